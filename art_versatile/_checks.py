@@ -1,0 +1,115 @@
+"""Checks of what a user passes in, shared by every preprocessor. Each message says what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["check_batch_size", "check_bool", "check_choice", "check_clip_values", "check_images"]
+
+
+def check_clip_values(clip_values: Sequence[float]) -> tuple[float, float]:
+    """
+    Check a (minimum, maximum) pair.
+
+    :param clip_values: Two finite numbers, the first below the second.
+    :return: The pair as floats.
+    :raises ValueError: If it is anything else.
+    """
+    message = "Expected clip_values to be two finite numbers (minimum, maximum) with minimum < maximum."
+    try:
+        low, high = (float(value) for value in clip_values)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"{message} Received {clip_values!r}.") from err
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"{message} Received {clip_values!r}.")
+    return low, high
+
+
+def check_batch_size(batch_size: Any) -> int:
+    """
+    Check a batch size.
+
+    :param batch_size: An integer of at least 1.
+    :return: It.
+    :raises ValueError: If it is anything else.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"Expected batch_size to be an integer of at least 1. Received {batch_size!r}.")
+    return int(batch_size)
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """
+    Check a flag.
+
+    :param name: Its name, for the message.
+    :param value: True or False.
+    :return: It.
+    :raises ValueError: If it is anything else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"Expected {name} to be True or False. Received {value!r}.")
+    return bool(value)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """
+    Check a named choice.
+
+    :param name: Its name, for the message.
+    :param value: One of the choices.
+    :param choices: The choices.
+    :return: It.
+    :raises ValueError: If it is none of them.
+    """
+    if value not in choices:
+        raise ValueError(f"Expected {name} to be one of {list(choices)}. Received {value!r}.")
+    return value
+
+
+def check_images(
+    x: Any,
+    clip_values: tuple[float, float] | None = None,
+    *,
+    channels_first: bool = False,
+    channels: int = 3,
+    name: str = "x",
+) -> np.ndarray:
+    """
+    Check a batch of images.
+
+    :param x: Array (N, H, W, C), or (N, C, H, W) with ``channels_first``, of floats, finite, inside
+        ``clip_values``.
+    :param clip_values: Range of the pixels; None leaves the range unchecked.
+    :param channels_first: Where the channel axis is.
+    :param channels: Number of channels expected.
+    :param name: What the message calls the array.
+    :return: The array, unchanged.
+    :raises ValueError: If rank, channels, size or values are not as expected.
+    :raises TypeError: If the values are not floats.
+    """
+    x = np.asarray(x)
+    layout = "(N, 3, H, W)" if channels_first else "(N, H, W, 3)"
+    layout = layout.replace("3", str(channels))
+    if not np.issubdtype(x.dtype, np.floating):
+        raise TypeError(f"Expected {name} to be an array of floats, {layout}. Received dtype {x.dtype}.")
+    if x.ndim != 4:
+        raise ValueError(f"Expected {name} to be a batch of images {layout}. Received shape {x.shape}.")
+    if x.shape[1 if channels_first else 3] != channels:
+        raise ValueError(f"Expected {name} to have {channels} channels, {layout}. Received shape {x.shape}.")
+    if 0 in x.shape:
+        raise ValueError(f"Expected {name} to hold at least one image and one pixel. Received shape {x.shape}.")
+    low, high = float(x.min()), float(x.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"Expected {name} to be finite. Received NaN or infinity.")
+    if clip_values is not None:
+        # Attacks overshoot by a rounding error; a picture in [0, 255] given as [0, 1] overshoots by far more.
+        slack = 1e-4 * (clip_values[1] - clip_values[0])
+        if low < clip_values[0] - slack or high > clip_values[1] + slack:
+            raise ValueError(
+                f"Expected {name} inside clip_values {clip_values}. Received values from {low:.6g} to {high:.6g}."
+            )
+    return x

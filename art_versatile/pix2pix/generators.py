@@ -1,0 +1,340 @@
+"""The two generators: the paper's U-Net-256 and the compact residual U-Net that ships.
+
+Both map pixels in [0, 1] to pixels in [0, 1], (N, H, W, 3) -> (N, H, W, 3), H and W multiples of ``size_multiple``.
+The noise z of the paper's G(x, z) is random with ``training=True`` only: dropout in ``unet256``, Gaussian noise on the
+input in ``compact``, which keeps one fixed pattern of it at test time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+__all__ = ["GENERATORS", "CompactGenerator", "UNet256Generator", "build_generator"]
+
+_register = keras.saving.register_keras_serializable(package="art_versatile")
+
+
+@_register
+class SpaceToDepth(layers.Layer):
+    """(N, H, W, C) -> (N, H/f, W/f, C f^2)."""
+
+    def __init__(self, factor: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Apply the rearrangement."""
+        return tf.nn.space_to_depth(inputs, self.factor)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Shape of the output."""
+        n, h, w, c = input_shape
+        f = self.factor
+        return n, h and h // f, w and w // f, c and c * f * f
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "factor": self.factor}
+
+
+@_register
+class DepthToSpace(SpaceToDepth):
+    """(N, H, W, C f^2) -> (N, H f, W f, C)."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Apply the rearrangement."""
+        return tf.nn.depth_to_space(inputs, self.factor)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Shape of the output."""
+        n, h, w, c = input_shape
+        f = self.factor
+        return n, h and h * f, w and w * f, c and c // (f * f)
+
+
+@_register
+class Noise(layers.Layer):
+    """
+    The noise z: Gaussian, new at each call with ``training=True``, one fixed pattern otherwise.
+
+    A perturbation that was computed without the noise loses to a fixed pattern as it does to a random one, and the
+    generator stays a deterministic function, differentiable and without need of EOT.
+
+    :param stddev: Standard deviation, in units of the pixels.
+    :param seed: Seed of the fixed pattern (64x64 pixels, repeated over the image) and of the random one.
+    """
+
+    def __init__(self, stddev: float, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stddev, self.seed = float(stddev), int(seed)
+        self._random = keras.random.SeedGenerator(seed)
+        self._fixed = np.random.default_rng(seed).normal(0.0, self.stddev, (1, 64, 64, 3)).astype(np.float32)
+
+    def call(self, image: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Add the noise to (N, H, W, 3)."""
+        shape = tf.shape(image)
+        if training:
+            return image + keras.random.normal(shape, stddev=self.stddev, dtype=image.dtype, seed=self._random)
+        repeats = [1, tf.math.floordiv(shape[1] + 63, 64), tf.math.floordiv(shape[2] + 63, 64), 1]
+        return image + tf.cast(tf.tile(self._fixed, repeats)[:, : shape[1], : shape[2]], image.dtype)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
+        """Shape of the output: the input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}
+
+
+@_register
+class LowPassMix(layers.Layer):
+    """
+    Per-pixel mixture of Gaussian low-pass versions of an image, computed on the packed image.
+
+    ``y = sum_k softmax(gates)_k * (g_{sigma_k} * x)``: a pixel that looks untouched can be kept as it is, one that
+    carries a perturbation can be taken from a blurred version, where the perturbation is weakest. A Gaussian is cut
+    at 2.5 standard deviations. On a space-to-depth image a blur is one dense convolution, which a CPU computes far
+    faster than a depthwise one over three channels.
+
+    :param sigmas: Standard deviations in pixels; 0 is the image itself.
+    :param factor: Space-to-depth factor.
+    """
+
+    def __init__(self, sigmas: Sequence[float], factor: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sigmas = tuple(float(s) for s in sigmas)
+        self.factor = factor
+        # One (reach in packed pixels, kernel) for each sigma > 0.
+        self._kernels = [self._packed_kernel(s) for s in self.sigmas if s > 0]
+
+    def _packed_kernel(self, sigma: float) -> tuple[int, np.ndarray]:
+        f = self.factor
+        radius = math.ceil(2.5 * sigma)
+        taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+        taps /= taps.sum()
+        reach = math.ceil(radius / f)
+        # rows[b, i, o]: weight of pixel i of packed neighbour b in pixel o of the packed pixel itself.
+        rows = np.zeros((2 * reach + 1, f, f))
+        for out in range(f):
+            for offset, tap in zip(range(-radius, radius + 1), taps, strict=True):
+                block, inside = divmod(out + offset, f)
+                rows[block + reach, inside, out] += tap
+        kernel = np.einsum("ayp,bxq,cd->abyxcpqd", rows, rows, np.eye(3))
+        size, channels = 2 * reach + 1, 3 * f * f
+        return reach, kernel.reshape(size, size, channels, channels).astype(np.float32)
+
+    def call(self, image: tf.Tensor, gates: tf.Tensor) -> tf.Tensor:
+        """Mix (N, H, W, 3) by gates (N, H/f, W/f, K f^2) into (N, H/f, W/f, 3 f^2)."""
+        f = self.factor
+        blurred = []
+        kernels = iter(self._kernels)
+        for sigma in self.sigmas:
+            if sigma == 0:
+                blurred.append(tf.nn.space_to_depth(image, f))
+                continue
+            reach, kernel = next(kernels)
+            pad = [reach * f, reach * f]
+            padded = tf.nn.space_to_depth(tf.pad(image, [[0, 0], pad, pad, [0, 0]], "REFLECT"), f)
+            blurred.append(tf.nn.conv2d(padded, tf.constant(kernel, image.dtype), 1, "VALID"))
+        gates = tf.split(gates, len(self.sigmas), axis=-1)
+        peak = tf.stop_gradient(functools.reduce(tf.maximum, gates))
+        weights = [tf.exp(gate - peak) for gate in gates]
+        total = tf.add_n(weights)
+        return tf.add_n([tf.repeat(w / total, 3, axis=-1) * b for w, b in zip(weights, blurred, strict=True)])
+
+    def compute_output_shape(self, image_shape: Sequence[int | None], gates_shape: Sequence[int | None]) -> Any:
+        """Shape of the output."""
+        return (*gates_shape[:3], 3 * self.factor**2)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "sigmas": self.sigmas, "factor": self.factor}
+
+
+def _check_ints(name: str, values: Sequence[int], multiple: int = 1) -> tuple[int, ...]:
+    values = tuple(values)
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 or v % multiple for v in values):
+        raise ValueError(f"Expected {name} to be positive integers, multiples of {multiple}. Received {values!r}.")
+    return values
+
+
+@_register
+class CompactGenerator(keras.Model):
+    """
+    Fully convolutional residual U-Net over a learnt low-pass base, fast on a CPU. Not from the paper.
+
+    The image is packed by space-to-depth, so all convolutions run at a quarter of its size or less with wide layers
+    (what a CPU computes best). The network answers two things for every pixel: how to mix low-pass versions of the
+    image, and what to add to the mixture.
+
+    :param widths: Channels of each level, finest first.
+    :param blocks: Residual blocks of each level; the last is the bottleneck.
+    :param factor: Space-to-depth factor.
+    :param sigmas: Standard deviations, in pixels, of the low-pass versions; 0 is the image itself.
+    :param noise: Standard deviation, pixels in [0, 1], of the noise z added to the input: random with
+        ``training=True``, one fixed pattern otherwise. See :class:`Noise`.
+    :param seed: Seed of the initial weights and of the noise.
+    """
+
+    architecture = "compact"
+
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int] = (64, 128, 256),
+        blocks: Sequence[int] = (1, 1, 2),
+        factor: int = 4,
+        sigmas: Sequence[float] = (0.0, 0.8, 1.6),
+        noise: float = 0.05,
+        seed: int = 0,
+        name: str = "compact",
+    ) -> None:
+        widths, blocks = _check_ints("widths", widths), _check_ints("blocks", blocks)
+        (factor,) = _check_ints("factor", [factor])
+        if len(widths) != len(blocks):
+            raise ValueError(f"Expected as many blocks as widths. Received blocks={blocks}, widths={widths}.")
+        if len(sigmas) < 1 or min(sigmas) < 0:
+            raise ValueError(f"Expected sigmas to be one or more numbers >= 0. Received {sigmas!r}.")
+        if not 0 <= noise < 1:
+            raise ValueError(f"Expected noise in [0, 1). Received {noise!r}.")
+        rng = np.random.default_rng(seed)
+
+        def conv(x: Any, n: int, kernel: int = 3, stride: int = 1, gain: float = 2.0, activation: Any = None) -> Any:
+            init = (
+                keras.initializers.VarianceScaling(gain, "fan_in", "truncated_normal", seed=int(rng.integers(2**31)))
+                if gain
+                else "zeros"
+            )
+            return layers.Conv2D(n, kernel, stride, "same", activation=activation, kernel_initializer=init)(x)
+
+        def residual(x: Any) -> Any:
+            n = x.shape[-1]
+            return layers.Add()([x, conv(conv(layers.ReLU()(x), n, activation="relu"), n, gain=0.1)])
+
+        image = keras.Input((None, None, 3), name="image")
+        seen = Noise(noise, seed, name="z")(image) if noise else image
+        x = conv(SpaceToDepth(factor, name="pack")(layers.Rescaling(2.0, -1.0)(seen)), widths[0])
+        skips = []
+        for level, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
+            if level:
+                skips.append(x)
+                x = conv(x, width, kernel=2, stride=2, gain=1.0)
+            for _ in range(depth):
+                x = residual(x)
+        for width, depth in zip(widths[-2::-1], blocks[-2::-1], strict=True):
+            x = DepthToSpace(2)(conv(x, 4 * width, kernel=1, gain=1.0))
+            x = layers.Add()([x, skips.pop()])
+            for _ in range(depth):
+                x = residual(x)
+        # Zero: the untrained generator is the even mixture.
+        pixels = factor**2
+        x = conv(layers.ReLU()(x), pixels * (3 + len(sigmas)), gain=0.0)
+        base = LowPassMix(sigmas, factor, name="base")(seen, x[..., 3 * pixels :])
+        x = DepthToSpace(factor, name="unpack")(layers.Add()([base, x[..., : 3 * pixels]]))
+        purified = layers.ReLU(max_value=1.0, name="purified")(x)
+        super().__init__(image, purified, name=name)
+        self.size_multiple = factor * 2 ** (len(widths) - 1)
+        self._arguments = {
+            "widths": widths,
+            "blocks": blocks,
+            "factor": factor,
+            "sigmas": tuple(float(s) for s in sigmas),
+            "noise": float(noise),
+            "seed": int(seed),
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, JSON-able."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in self._arguments.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> CompactGenerator:
+        """Build from :meth:`get_config`."""
+        return cls(**config)
+
+
+@_register
+class UNet256Generator(keras.Model):
+    """
+    The paper's generator: Pix2pix's U-Net-256 (arXiv 1611.07004, section 6.1.1 and its code).
+
+    Encoder of 4x4 stride-2 convolutions 64-128-256-512-512-512-512-512, LeakyReLU 0.2, no normalisation on the first;
+    decoder 512-512-512 (dropout 0.5 on these)-512-256-128-64, skip connections, tanh. InstanceNorm stands for the
+    BatchNorm of batch size 1, so that an answer does not depend on its batch; there is none on the bottleneck, which
+    is 1x1 at 256x256 (InstanceNorm would zero it).
+
+    :param filters: Channels of the first layer, 64 in the paper.
+    :param dropout: Rate of the dropout that stands for the noise z.
+    :param seed: Seed of the initial weights (normal, mean 0, standard deviation 0.02) and of the dropout.
+    """
+
+    architecture = "unet256"
+
+    def __init__(self, *, filters: int = 64, dropout: float = 0.5, seed: int = 0, name: str = "unet256") -> None:
+        (filters,) = _check_ints("filters", [filters])
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected dropout in [0, 1). Received {dropout!r}.")
+        rng = np.random.default_rng(seed)
+
+        def init() -> Any:
+            return keras.initializers.RandomNormal(0.0, 0.02, seed=int(rng.integers(2**31)))
+
+        def norm(x: Any) -> Any:
+            return layers.GroupNormalization(groups=-1, epsilon=1e-5)(x)
+
+        widths = [filters * n for n in (1, 2, 4, 8, 8, 8, 8, 8)]
+        image = keras.Input((None, None, 3), name="image")
+        x = layers.Rescaling(2.0, -1.0)(image)
+        skips = []
+        for level, width in enumerate(widths):
+            if level:
+                skips.append(x)
+                x = layers.LeakyReLU(0.2)(x)
+            normed = 0 < level < len(widths) - 1
+            x = layers.Conv2D(width, 4, 2, "same", use_bias=not normed, kernel_initializer=init())(x)
+            x = norm(x) if normed else x
+        for level, width in enumerate(widths[-2::-1]):
+            x = layers.ReLU()(x)
+            x = norm(layers.Conv2DTranspose(width, 4, 2, "same", use_bias=False, kernel_initializer=init())(x))
+            if level < 3 and dropout:
+                x = layers.Dropout(dropout, seed=int(rng.integers(2**31)))(x)
+            x = layers.Concatenate()([x, skips.pop()])
+        x = layers.Conv2DTranspose(3, 4, 2, "same", activation="tanh", kernel_initializer=init())(layers.ReLU()(x))
+        super().__init__(image, layers.Rescaling(0.5, 0.5, name="purified")(x), name=name)
+        self.size_multiple = 256
+        self._arguments = {"filters": filters, "dropout": float(dropout), "seed": int(seed)}
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, JSON-able."""
+        return dict(self._arguments)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> UNet256Generator:
+        """Build from :meth:`get_config`."""
+        return cls(**config)
+
+
+GENERATORS = {"compact": CompactGenerator, "unet256": UNet256Generator}
+
+
+def build_generator(architecture: str = "compact", **config: Any) -> CompactGenerator | UNet256Generator:
+    """
+    The generator of that name.
+
+    :param architecture: "compact" or "unet256".
+    :param config: Its constructor's arguments.
+    :return: The untrained generator.
+    :raises ValueError: If the name is unknown.
+    """
+    if architecture not in GENERATORS:
+        raise ValueError(f"Expected a generator in {sorted(GENERATORS)}. Received {architecture!r}.")
+    return GENERATORS[architecture](**config)

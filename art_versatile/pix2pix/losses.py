@@ -1,0 +1,44 @@
+"""Pix2pix's losses as small pure functions on tensors (paper, equations 1 to 3; arXiv 1611.07004)."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+__all__ = ["discriminator_loss", "generator_adversarial_loss", "pixel_loss"]
+
+
+def _bce(logits: tf.Tensor, label: float) -> tf.Tensor:
+    labels = tf.fill(tf.shape(logits), tf.cast(label, logits.dtype))
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
+
+
+def generator_adversarial_loss(fake_logits: tf.Tensor) -> tf.Tensor:
+    """
+    What the generator pays for patches that the discriminator sees through: mean of -log D(x, G(x)).
+
+    :param fake_logits: The discriminator's logits on (x, G(x)).
+    :return: A scalar, in nats.
+    """
+    return _bce(fake_logits, 1.0)
+
+
+def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+    """
+    Binary cross-entropy over real and generated patches, halved to slow the discriminator down (Pix2pix, section 3.3).
+
+    :param real_logits: Logits on (x, y).
+    :param fake_logits: Logits on (x, G(x)).
+    :return: A scalar, in nats.
+    """
+    return 0.5 * (_bce(real_logits, 1.0) + _bce(fake_logits, 0.0))
+
+
+def pixel_loss(purified: tf.Tensor, clean: tf.Tensor) -> tf.Tensor:
+    """
+    L1: mean absolute difference of the pixels (equation 3).
+
+    :param purified: (N, H, W, 3) in [0, 1].
+    :param clean: The same shape.
+    :return: A scalar, in units of the pixel range.
+    """
+    return tf.reduce_mean(tf.abs(purified - clean))

@@ -1,0 +1,165 @@
+"""Perceptual loss over any frozen Keras feature extractor (paper, equation 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+__all__ = ["PerceptualLoss"]
+
+_EPSILON = 1e-6
+
+
+class PerceptualLoss:
+    """
+    Distance between the features of two images.
+
+    ``sum_k w_k mean(|F_k(G(x)) - F_k(y)|)``, F_k the k-th chosen layer of a frozen network. Raw features differ by
+    orders of magnitude from layer to layer, so each term is by default divided by the mean size of the clean image's
+    features: a term of 1 is a change as large as the features themselves.
+
+    :param model: A Keras model; it is not changed.
+    :param layers: Names of its layers, or name -> weight.
+    :param distance: "l1" (mean absolute difference) or "l2" (mean squared difference).
+    :param normalize: Divide each term by the mean absolute (or squared) feature of the clean image.
+    :param prediction_weight: Weight of KL(softmax(clean) || softmax(purified)) on the model's own output, taken as
+        logits: what a classifier decides, besides what it sees. 0 leaves it out.
+    :param preprocess: From pixels in [0, 1] to what the model takes; None where it takes pixels in [0, 1].
+    :param probabilities: The model's output is probabilities, not logits.
+    :raises ValueError: If a layer, the distance or a weight is not as expected.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layers: Sequence[str] | Mapping[str, float],
+        *,
+        distance: str = "l1",
+        normalize: bool = True,
+        prediction_weight: float = 0.0,
+        preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        probabilities: bool = False,
+    ) -> None:
+        self.layers = (
+            {name: float(w) for name, w in layers.items()}
+            if isinstance(layers, Mapping)
+            else {str(name): 1.0 for name in layers}
+        )
+        known = [layer.name for layer in model.layers]
+        unknown = sorted(set(self.layers) - set(known))
+        if unknown:
+            raise ValueError(f"Expected layers of {model.name}. Received {unknown}; it has {known}.")
+        if not self.layers and not prediction_weight:
+            raise ValueError("Expected at least one layer, or a prediction_weight above 0. Received neither.")
+        if distance not in ("l1", "l2"):
+            raise ValueError(f"Expected distance to be 'l1' or 'l2'. Received {distance!r}.")
+        if prediction_weight < 0 or min(self.layers.values(), default=0) < 0:
+            raise ValueError(f"Expected weights of at least 0. Received {self.layers}, {prediction_weight}.")
+        self.distance, self.normalize, self.prediction_weight = distance, normalize, float(prediction_weight)
+        self._preprocess, self._probabilities = preprocess, bool(probabilities)
+        self._name, self._extractor = model.name, model
+        if self.layers:
+            outputs = [model.get_layer(name).output for name in self.layers]
+            self._extractor = keras.Model(model.inputs, [*outputs, model.output] if prediction_weight else outputs)
+
+    @classmethod
+    def of_classifier(
+        cls, model: keras.Model, *, count: int = 4, prediction_weight: float = 1.0, **kwargs: Any
+    ) -> PerceptualLoss:
+        """
+        Over a classifier's own features: convolutions evenly spaced over its depth, the last one among them, and its
+        prediction. A model without a layer graph (a subclassed Keras model) gives its prediction alone.
+
+        :param model: The classifier's Keras model.
+        :param count: Number of layers.
+        :param prediction_weight: See :class:`PerceptualLoss`.
+        :param kwargs: Passed to :class:`PerceptualLoss`.
+        """
+        convolutions = [layer.name for layer in model.layers if type(layer) is keras.layers.Conv2D]
+        if not getattr(model, "inputs", None) or not hasattr(model, "operations"):
+            convolutions = []
+        chosen = [convolutions[(i + 1) * len(convolutions) // count - 1] for i in range(min(count, len(convolutions)))]
+        if len(convolutions) < count:
+            chosen = convolutions
+        return cls(model, {name: 1 / len(chosen) for name in chosen}, prediction_weight=prediction_weight, **kwargs)
+
+    @classmethod
+    def vgg19(cls, weights: str | Path | None = "imagenet", **kwargs: Any) -> PerceptualLoss:
+        """
+        Over VGG19 with Caffe preprocessing, layers relu1_1 to relu5_1 weighted 1/32, 1/16, 1/8, 1/4, 1.
+
+        The paper names VGG19 but no layers and no weights: these are pix2pixHD's (arXiv 1711.11585), an assumption.
+
+        :param weights: "imagenet" downloads through ``keras.applications``; a path reads that weights file; None leaves
+            them random.
+        :param kwargs: Passed to :class:`PerceptualLoss`.
+        """
+        if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
+            raise FileNotFoundError(f"Expected weights to be 'imagenet', None or a file. Received {str(weights)!r}.")
+        network = keras.applications.VGG19(include_top=False, weights=None if weights is None else str(weights))
+        layers = {f"block{k}_conv1": w for k, w in zip(range(1, 6), (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), strict=True)}
+        # RGB in [0, 1] -> BGR in [0, 255] less the mean pixel, as in keras.applications' "caffe" mode.
+        image = keras.Input((None, None, 3), name="image")
+        x = keras.layers.Rescaling(255.0, [-123.68, -116.779, -103.939])(image)
+        x = x[..., ::-1]
+        for layer in network.layers[1:]:
+            x = layer(x)
+            if layer.name == "block5_conv1":
+                break
+        model = keras.Model(image, x, name="vgg19")
+        model.trainable = False
+        return cls(model, layers, **kwargs)
+
+    def features(self, image: tf.Tensor) -> list[tf.Tensor]:
+        """
+        Features of each layer, then the logits where the prediction counts.
+
+        :param image: (N, H, W, 3) in [0, 1].
+        """
+        if self._preprocess is not None:
+            image = self._preprocess(image)
+        outputs = self._extractor(image, training=False)
+        return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+    def terms(self, purified: Sequence[tf.Tensor], clean: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """
+        Each layer's weighted term, by name; "prediction" for the KL term.
+
+        :param purified: :meth:`features` of the purified images.
+        :param clean: :meth:`features` of the clean images.
+        """
+        size = tf.abs if self.distance == "l1" else tf.square
+        terms = {}
+        for (name, weight), p, c in zip(self.layers.items(), purified, clean, strict=False):
+            term = tf.reduce_mean(size(tf.cast(p, tf.float32) - tf.cast(c, tf.float32)))
+            if self.normalize:
+                term /= tf.reduce_mean(size(tf.cast(c, tf.float32))) + _EPSILON
+            terms[name] = weight * term
+        if self.prediction_weight:
+            p, c = (self._log_prediction(tf.cast(f[-1], tf.float32)) for f in (purified, clean))
+            divergence = tf.reduce_sum(tf.exp(c) * (c - p), axis=-1)
+            terms["prediction"] = self.prediction_weight * tf.reduce_mean(divergence)
+        return terms
+
+    def _log_prediction(self, output: tf.Tensor) -> tf.Tensor:
+        return tf.math.log(output + _EPSILON) if self._probabilities else tf.nn.log_softmax(output)
+
+    def __call__(self, purified: tf.Tensor, clean: tf.Tensor) -> tf.Tensor:
+        """
+        The loss.
+
+        :param purified: (N, H, W, 3) in [0, 1].
+        :param clean: The same shape.
+        :return: A scalar.
+        """
+        return tf.add_n(list(self.terms(self.features(purified), self.features(clean)).values()))
+
+    def __repr__(self) -> str:
+        return (
+            f"PerceptualLoss({self._name!r}, layers={self.layers}, distance={self.distance!r}, "
+            f"normalize={self.normalize}, prediction_weight={self.prediction_weight})"
+        )

@@ -1,0 +1,98 @@
+"""Loss weights by epoch: the paper's multi-step training (section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["PAPER_SCHEDULE", "LossSchedule", "Stage"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    Loss weights that hold for some epochs.
+
+    :param epochs: How many, at least 1.
+    :param pixel: Weight lambda of the L1 loss, relative to the adversarial loss.
+    :param perceptual: Weight mu of the perceptual loss, relative to the adversarial loss.
+    """
+
+    epochs: int
+    pixel: float
+    perceptual: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ValueError(f"Expected epochs to be an integer of at least 1. Received {self.epochs!r}.")
+        for name, value in (("pixel", self.pixel), ("perceptual", self.perceptual)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"Expected the {name} weight to be finite and at least 0. Received {value!r}.")
+
+
+class LossSchedule:
+    """
+    Stages, one after the other; the last one holds from then on.
+
+    :param stages: At least one :class:`Stage`, or (epochs, pixel, perceptual) triples. One stage is a fixed weight.
+    """
+
+    def __init__(self, stages: Iterable[Stage | tuple[int, float, float]]) -> None:
+        self.stages = tuple(s if isinstance(s, Stage) else Stage(*s) for s in stages)
+        if not self.stages:
+            raise ValueError("Expected at least one stage. Received none.")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def __call__(self, epoch: int) -> tuple[float, float]:
+        """
+        Weights (pixel, perceptual) in an epoch.
+
+        :param epoch: From 0.
+        :raises ValueError: If it is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"Expected an epoch of at least 0. Received {epoch!r}.")
+        end = 0
+        for stage in self.stages:
+            end += stage.epochs
+            if epoch < end:
+                break
+        return stage.pixel, stage.perceptual
+
+    def scaled_to(self, epochs: int) -> LossSchedule:
+        """
+        The same stages in the same proportions over another number of epochs; a stage keeps at least one epoch where
+        there are enough.
+
+        :param epochs: At least 1.
+        """
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(f"Expected epochs to be an integer of at least 1. Received {epochs!r}.")
+        ends, passed = [], 0
+        for stage in self.stages:
+            passed += stage.epochs
+            ends.append(round(passed * epochs / self.epochs))
+        stages = [
+            Stage(end - start, stage.pixel, stage.perceptual)
+            for stage, start, end in zip(self.stages, [0, *ends], ends, strict=False)
+            if end > start
+        ]
+        return LossSchedule(stages)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LossSchedule) and self.stages == other.stages
+
+    def __hash__(self) -> int:
+        return hash(self.stages)
+
+    def __repr__(self) -> str:
+        return f"LossSchedule({[(s.epochs, s.pixel, s.perceptual) for s in self.stages]})"
+
+
+PAPER_SCHEDULE = LossSchedule([(40, 100.0, 100.0), (30, 100.0, 50.0), (30, 100.0, 1.0)])
+"""Section 3.2: epochs 0-39 (100, 100), 40-69 (100, 50), 70-99 (100, 1)."""

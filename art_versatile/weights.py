@@ -1,0 +1,146 @@
+"""Weights on disk: a folder with a JSON card and one safetensors file. Data only; nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from art_versatile._checks import check_choice
+from art_versatile._version import __version__
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["RESERVED", "load", "pretrained_names", "save"]
+
+FORMAT = 1
+CARD = "card.json"
+RESERVED = ("format", "architecture", "config", "parameters", "weights", "art_versatile")
+"""Keys of a card that :func:`save` writes itself."""
+
+_PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def pretrained_names() -> list[str]:
+    """Names of the weights that ship with the package."""
+    return sorted(path.parent.name for path in _PRETRAINED.glob(f"*/{CARD}"))
+
+
+def save(
+    generator: keras.Model, path: str | Path, *, dtype: str = "float32", card: dict[str, Any] | None = None
+) -> Path:
+    """
+    Write a generator's weights and their card into a folder.
+
+    The weights file is named after its checksum and complete before the card, which names it, replaces the former
+    card in one rename: at any moment the folder holds one whole purifier.
+
+    :param generator: Made by :func:`art_versatile.pix2pix.build_generator`.
+    :param path: The folder; made where it is missing.
+    :param dtype: "float32" or "float16".
+    :param card: Further facts, JSON-able.
+    :return: The folder.
+    :raises ValueError: If the generator is of another kind, or the card names a reserved key.
+    """
+    from safetensors.numpy import save as serialize
+
+    from art_versatile.pix2pix.generators import GENERATORS
+
+    check_choice("dtype", dtype, ("float32", "float16"))
+    architecture = getattr(generator, "architecture", None)
+    if architecture not in GENERATORS:
+        raise ValueError(
+            f"Expected a generator made by build_generator ({sorted(GENERATORS)}); save other models with Keras. "
+            f"Received {generator.name!r}."
+        )
+    reserved = sorted(set(card or {}) & set(RESERVED))
+    if reserved:
+        raise ValueError(f"Expected a card without the keys {list(RESERVED)}. Received {reserved}.")
+    # Keras numbers the names of layers by session; the order of the variables is the architecture's own.
+    arrays = {f"{i:03d}": np.asarray(v, dtype) for i, v in enumerate(generator.get_weights())}
+    if not all(np.isfinite(a).all() for a in arrays.values()):
+        raise ValueError(f"Expected finite weights that {dtype} can hold. Received NaN or infinity.")
+    block = serialize(arrays)
+    digest = hashlib.sha256(block).hexdigest()
+    name = f"generator-{digest[:12]}.safetensors"
+    content = {
+        "format": FORMAT,
+        "art_versatile": __version__,
+        "architecture": architecture,
+        "config": generator.get_config(),
+        "parameters": int(sum(a.size for a in arrays.values())),
+        "weights": {"file": name, "sha256": digest, "dtype": dtype, "bytes": len(block)},
+        **(card or {}),
+    }
+    text = json.dumps(content, indent=2) + "\n"
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / name, block)
+    _write(folder / CARD, text.encode())
+    for old in folder.glob("generator-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+    return folder
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(name_or_path: str | Path) -> tuple[keras.Model, dict[str, Any]]:
+    """
+    Read a generator from a folder.
+
+    :param name_or_path: A name that ships with the package, or a folder written by :func:`save`.
+    :return: The generator in float32, and its card.
+    :raises FileNotFoundError: If the folder or a file of it is missing.
+    :raises ValueError: If the card is not a card, or the weights do not match it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as deserialize
+
+    from art_versatile.pix2pix.generators import build_generator
+
+    folder = _PRETRAINED / str(name_or_path)
+    if str(name_or_path) not in pretrained_names():
+        folder = Path(name_or_path)
+    if not (folder / CARD).is_file():
+        raise FileNotFoundError(
+            f"Expected one of {pretrained_names()} or a folder with a {CARD}. Received {str(name_or_path)!r}."
+        )
+    try:
+        card = json.loads((folder / CARD).read_text())
+        if card["format"] != FORMAT:
+            raise ValueError(f"format {card['format']}")
+        entry = card["weights"]
+        file, digest = folder / Path(entry["file"]).name, entry["sha256"]
+        architecture, config = card["architecture"], dict(card["config"])
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(f"Expected a card of format {FORMAT}. Received {folder / CARD}: {err!r}") from err
+    if not file.is_file():
+        raise FileNotFoundError(f"Expected the weights file {file.name}, which the card names. Received none.")
+    block = file.read_bytes()
+    received = hashlib.sha256(block).hexdigest()
+    if received != digest:
+        raise ValueError(f"Expected {file.name} with SHA-256 {digest}. Received {received}: the file is corrupted.")
+    try:
+        generator = build_generator(architecture, **config)
+        arrays = deserialize(block)
+        generator.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays)])
+    except (ValueError, TypeError, SafetensorError) as err:
+        raise ValueError(f"Expected the weights of {architecture}({config}). Received {file.name}: {err}") from err
+    return generator, card
