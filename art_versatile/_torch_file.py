@@ -7,6 +7,7 @@ plain state dict needs and refuses every other one, so a crafted file cannot run
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 from collections import OrderedDict
@@ -18,6 +19,19 @@ import numpy as np
 __all__ = ["read_state_dict"]
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+# What reading a broken or a crafted file raises.
+_BROKEN = (
+    pickle.UnpicklingError,
+    struct.error,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
 _STORAGE_DTYPES = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
@@ -32,10 +46,11 @@ _STORAGE_DTYPES = {
 
 
 class _Storage:
-    """A named block of memory, filled after the pickles have been read."""
+    """A named block of memory, filled after the pickles have been read; nothing is allocated on a file's word."""
 
     def __init__(self, dtype: np.dtype, size: int) -> None:
-        self.data = np.zeros(size, dtype)
+        self.dtype, self.size = dtype, size
+        self.data: np.ndarray | None = None
 
 
 class _View:
@@ -45,14 +60,16 @@ class _View:
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
 
     def numpy(self) -> np.ndarray:
+        data = self.storage.data
+        if data is None:
+            raise ValueError("Expected tensors whose storage the file holds. Received one without.")
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         if 0 in self.shape:
-            return np.zeros(self.shape, self.storage.data.dtype)
-        if self.offset < 0 or min(self.stride, default=0) < 0 or last >= self.storage.data.size:
+            return np.zeros(self.shape, data.dtype)
+        if min((self.offset, *self.shape, *self.stride)) < 0 or last >= data.size or math.prod(self.shape) > data.size:
             raise ValueError("Expected tensors inside their storage. Received one that reaches outside it.")
-        itemsize = self.storage.data.itemsize
         view = np.lib.stride_tricks.as_strided(
-            self.storage.data[self.offset :], self.shape, [s * itemsize for s in self.stride], writeable=False
+            data[self.offset :], self.shape, [s * data.itemsize for s in self.stride], writeable=False
         )
         return view.copy()
 
@@ -105,10 +122,12 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
             for key in _Unpickler(file).load():
                 storage = unpickler.storages[key]
                 (size,) = struct.unpack("<q", file.read(8))
-                block = file.read(size * storage.data.itemsize)
-                if size != storage.data.size or len(block) != storage.data.nbytes:
+                if size != storage.size or not 0 <= size <= path.stat().st_size:
+                    raise ValueError(f"storage {key} is of another size")
+                block = file.read(size * storage.dtype.itemsize)
+                if len(block) != size * storage.dtype.itemsize:
                     raise ValueError(f"storage {key} is cut short")
-                storage.data = np.frombuffer(block, storage.data.dtype)
+                storage.data = np.frombuffer(block, storage.dtype)
             return {str(name): view.numpy() for name, view in state.items() if isinstance(view, _View)}
-        except (pickle.UnpicklingError, ValueError, EOFError, struct.error, KeyError, TypeError, AttributeError) as err:
+        except _BROKEN as err:
             raise ValueError(f"Expected a state dict saved by PyTorch before 1.6. Received {path}: {err}") from err

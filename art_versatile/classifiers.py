@@ -190,15 +190,20 @@ def inception_v3(image_size: int = 299, *, weights: str | Path | None = "imagene
         raise ValueError(f"Expected image_size to be an integer of at least 75. Received {image_size!r}.")
     if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
         raise FileNotFoundError(f"Expected weights to be 'imagenet', None or a file. Received {str(weights)!r}.")
-    # A size other than 299 changes nothing in the weights: the network ends in global pooling.
-    network = keras.applications.InceptionV3(
-        weights=None if weights is None else str(weights),
-        input_shape=(image_size, image_size, 3),
-        classifier_activation=None,
-    )
     image = keras.Input((image_size, image_size, 3), name="image")
     scaled = keras.layers.Rescaling(2.0, -1.0, name="rescale")(image)
-    return wrap(keras.Model(image, network(scaled), name="inception_v3"), int(image_size))
+    # A size other than 299 changes nothing in the weights: the network ends in global pooling.
+    network = keras.applications.InceptionV3(weights=None, input_tensor=scaled, classifier_activation=None)
+    if weights == "imagenet":
+        # keras.applications gives these at 299x299 only.
+        source = keras.applications.InceptionV3(weights="imagenet", classifier_activation=None)
+        network.set_weights(source.get_weights())
+    elif weights is not None:
+        try:
+            network.load_weights(str(weights))
+        except (ValueError, OSError, KeyError) as err:
+            raise ValueError(f"Expected the weights of Inception-v3. Received {weights}: {err}") from err
+    return wrap(network, int(image_size))
 
 
 CLASSIFIERS = {

@@ -41,15 +41,23 @@ def load_image(path: str | Path, size: int | None = None) -> np.ndarray:
     """
     Read one image.
 
-    :param path: The file; its EXIF rotation is applied, transparency dropped.
+    :param path: The file, 8 or 16 bits a channel; its EXIF rotation is applied, transparency dropped.
     :param size: Height and width in pixels: the short side is resized to it (bicubic), the centre kept. None leaves the
         image as it is.
     :return: (H, W, 3) float32 in [0, 1].
-    :raises ValueError: If the file is not a readable image.
+    :raises ValueError: If the file is not a readable image, or the size is not a positive integer.
     """
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1):
+        raise ValueError(f"Expected size to be a positive integer or None. Received {size!r}.")
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):
+                # Pillow would cut 16 bits off at 255 instead of scaling them.
+                image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise ValueError(f"pixels of mode {image.mode}, whose range is not known")
+            image = image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
         if isinstance(err, FileNotFoundError):
             raise
@@ -103,7 +111,7 @@ def read_labels(table: str | Path, *, file: str = "file", label: str = "label") 
     """
     import csv
 
-    with Path(table).open(newline="") as stream:
+    with Path(table).open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write the mark
         rows = csv.DictReader(stream)
         missing = [name for name in (file, label) if name not in (rows.fieldnames or [])]
         if missing:

@@ -159,6 +159,7 @@ class VersatileTrainer(Trainer):
         model.compile(self.optimizer)
         history = model.fit(
             self._dataset(x_adv, clean, crop, batch_size),
+            shuffle=False,  # the dataset shuffles itself
             epochs=int(nb_epochs),
             verbose=kwargs.pop("verbose", 1 if self.verbose else 0),
             **kwargs,
@@ -242,17 +243,17 @@ class VersatileTrainer(Trainer):
         """Batches in random order, cropped where the generator needs it."""
         count, height, width = x_adv.shape[:3]
 
-        def cut(step: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        def cut(draw: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             # Both images of a pair are cut at the same place, another one each time.
-            seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-            top = tf.random.stateless_uniform((), seed, 0, height - crop[0] + 1, tf.int32)
-            left = tf.random.stateless_uniform((), seed + 1, 0, width - crop[1] + 1, tf.int32)
+            top = tf.random.stateless_uniform((), [draw, 0], 0, height - crop[0] + 1, tf.int32)
+            left = tf.random.stateless_uniform((), [draw, 1], 0, width - crop[1] + 1, tf.int32)
             box = (top, left, *crop)
             return tf.image.crop_to_bounding_box(pair[0], *box), tf.image.crop_to_bounding_box(pair[1], *box)
 
         pairs = tf.data.Dataset.from_tensor_slices((x_adv, clean)).shuffle(count, seed=self.seed)
         if crop != (height, width):
-            pairs = pairs.enumerate().map(cut)
+            draws = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True)
+            pairs = tf.data.Dataset.zip(draws, pairs).map(cut)
         return pairs.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def _perceptual_loss(self, clean: np.ndarray) -> PerceptualLoss | None:

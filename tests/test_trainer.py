@@ -107,7 +107,7 @@ class TestFit:
     def test_caller_keeps_everything_as_it_was(self, classifier, attacks, images):
         x, y = images.copy(), np.arange(8) % CLASSES
         labels = y.copy()
-        attack_state = [{k: getattr(a, k) for k in a.attack_params} for a in attacks]
+        attack_state = [{k: getattr(a, k, None) for k in a.attack_params} for a in attacks]
         weights = [w.copy() for w in classifier.model.get_weights()]
         defences = list(classifier.preprocessing_operations)
         random_state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -116,7 +116,7 @@ class TestFit:
         trainer.get_classifier()
         np.testing.assert_array_equal(x, images)
         np.testing.assert_array_equal(y, labels)
-        assert [{k: getattr(a, k) for k in a.attack_params} for a in attacks] == attack_state
+        assert [{k: getattr(a, k, None) for k in a.attack_params} for a in attacks] == attack_state
         for before, after in zip(weights, classifier.model.get_weights(), strict=True):
             np.testing.assert_array_equal(before, after)
         assert classifier.preprocessing_operations == defences

@@ -69,11 +69,15 @@ class MomentumIterativeMethodNumpy(MomentumIterativeMethod):
 
     ``MomentumIterativeMethod`` hands TensorFlow classifiers to a loop that does not implement the momentum and raises
     ``NotImplementedError`` (ART 1.20.1); ``ProjectedGradientDescentNumpy`` does implement it, for every framework.
-    The parameters are those of ``MomentumIterativeMethod``.
+
+    :param estimator: An ART classifier with loss gradients.
+    :param decay: Decay factor of the accumulated gradient.
+    :param kwargs: The other parameters of ``MomentumIterativeMethod``.
     """
 
-    def __init__(self, estimator: Any, **kwargs: Any) -> None:
-        super().__init__(estimator, **kwargs)
+    def __init__(self, estimator: Any, *, decay: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(estimator, decay=decay, **kwargs)
+        self.decay = decay
         self._attack = ProjectedGradientDescentNumpy(
             estimator=estimator,
             norm=self.norm,
@@ -116,7 +120,7 @@ def paper_attacks(
 
     :param classifier: An ART classifier with gradients, and with logits for AutoAttack.
     :param eps: Largest change of a pixel, in units of the pixels.
-    :param eps_step: Step size of BIM, PGD and MI-FGSM, in the same units; twice that opens APGD (its own rule follows).
+    :param eps_step: Step size of BIM, PGD and MI-FGSM, in the same units (APGD opens with 2 eps and follows its own rule).
     :param max_iter: Iterations of BIM, PGD and MI-FGSM; by default the preset's (paper: 40, quick: 10).
     :param preset: "paper", or "quick" (few iterations, see ``PRESETS``).
     :param batch_size: Images attacked at once.
@@ -195,7 +199,9 @@ def attack_parameters(attack: EvasionAttack) -> dict[str, Any]:
         value = getattr(attack, name, None)
         if name == "attacks":
             parameters[name] = [attack_parameters(member) for member in value]
-        elif not name.startswith("estimator") and name not in ("verbose", "summary_writer", "parallel_pool_size"):
+        elif name.startswith("estimator") or name in ("verbose", "summary_writer", "parallel", "parallel_pool_size"):
+            continue
+        elif not callable(value):  # Square's criterion and loss: bound methods, whose repr names an address or recurs
             parameters[name] = plain(value)
     return parameters
 

@@ -23,6 +23,9 @@ __all__ = ["PACKAGES", "Benchmark", "versions"]
 PACKAGES = ("art-versatile", "adversarial-robustness-toolbox", "tensorflow", "keras", "numpy", "scikit-image")
 
 
+_SSIM_WINDOW = 11  # pixels; smaller images have no SSIM
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that a figure depends on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -72,6 +75,9 @@ class Benchmark:
             raise ValueError(
                 f"Expected y to be {len(self.x)} class indices. Received shape {self.y.shape}, dtype {self.y.dtype}."
             )
+        classes = self.classifier.nb_classes
+        if self.y.min() < 0 or self.y.max() >= classes:
+            raise ValueError(f"Expected y from 0 to {classes - 1}. Received {self.y.min()} to {self.y.max()}.")
         if NO_DEFENCE in self.defences:
             raise ValueError(f"Expected defences by names other than {NO_DEFENCE!r}. Received {list(self.defences)}.")
         self._versions = versions()
@@ -119,25 +125,30 @@ class Benchmark:
         return np.concatenate([self.classifier.predict(batch) for batch in batches])
 
     def _generate(self, attack: EvasionAttack) -> tuple[np.ndarray, float]:
+        if getattr(attack, "targeted", False):
+            raise ValueError(f"Expected an untargeted attack. Received a targeted {type(attack).__name__}.")
         start = time.perf_counter()
         with numpy_seed(self.seed):
             labels = np.eye(self.classifier.nb_classes, dtype=np.float32)[self.y]
             x_adv = attack.generate(self.x.copy(), y=labels)
         return np.clip(x_adv, *self._clip), time.perf_counter() - start
 
-    @staticmethod
-    def _facts(attack: EvasionAttack) -> dict[str, Any]:
+    def _facts(self, attack: EvasionAttack) -> dict[str, Any]:
         parameters = attack_parameters(attack)
         norm = parameters.get("norm", "2")  # C&W and DeepFool: L2, by construction
-        return {"attack_parameters": parameters, "norm": norm, "eps": parameters.get("eps")}
+        eps = parameters.get("eps")  # in the classifier's units; a record's is for pixels in [0, 1]
+        eps = None if eps is None else eps / (self._clip[1] - self._clip[0])
+        return {"attack_parameters": parameters, "norm": norm, "eps": eps}
 
     def _record(self, x: np.ndarray, seconds: float, *, only: str | None = None, **facts: Any) -> None:
+        clean = self._channels_last(self.x)
         for defence in [only] if only else [NO_DEFENCE, *self.defences]:
             start = time.perf_counter()
             shown = x if defence == NO_DEFENCE else self.purified(defence, x)
             correct = int(hits(self.predict(shown), self.y).sum())
-            pair = (np.moveaxis(a, 1, -1) if self._channels_first else a for a in (shown, self.x))
-            pair = tuple(pair)
+            # The attack's time belongs to the first record alone: the cells of a run add up to the run.
+            seconds, spent = 0.0, seconds + time.perf_counter() - start
+            pair = (self._channels_last(shown), clean)
             self.records.append(
                 EvaluationRecord(
                     dataset=self.dataset,
@@ -149,13 +160,16 @@ class Benchmark:
                     correct=correct,
                     psnr=psnr(*pair, clip_values=self._clip),
                     mae=mae(*pair, clip_values=self._clip),
-                    ssim=ssim(*pair, clip_values=self._clip),
-                    seconds=seconds + time.perf_counter() - start,
+                    ssim=ssim(*pair, clip_values=self._clip) if min(clean.shape[1:3]) >= _SSIM_WINDOW else None,
+                    seconds=spent,
                     seed=self.seed,
                     versions=self._versions,
                     **facts,
                 )
             )
+
+    def _channels_last(self, x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x, 1, -1) if self._channels_first else x
 
     def _defence_parameters(self, defence: str) -> dict[str, Any]:
         if defence == NO_DEFENCE:

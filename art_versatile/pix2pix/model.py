@@ -95,7 +95,8 @@ class Pix2Pix(keras.Model):
         :param callbacks: Further callbacks.
         """
         callbacks = [ScheduleCallback(), *(callbacks or [])]
-        return super().fit(x, *args, epochs=epochs or self.schedule.epochs, callbacks=callbacks, **kwargs)
+        epochs = self.schedule.epochs if epochs is None else epochs
+        return super().fit(x, *args, epochs=epochs, callbacks=callbacks, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Purify (N, H, W, 3) in [0, 1]."""

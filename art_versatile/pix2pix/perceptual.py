@@ -100,17 +100,15 @@ class PerceptualLoss:
         """
         if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
             raise FileNotFoundError(f"Expected weights to be 'imagenet', None or a file. Received {str(weights)!r}.")
-        network = keras.applications.VGG19(include_top=False, weights=None if weights is None else str(weights))
         layers = {f"block{k}_conv1": w for k, w in zip(range(1, 6), (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), strict=True)}
         # RGB in [0, 1] -> BGR in [0, 255] less the mean pixel, as in keras.applications' "caffe" mode.
         image = keras.Input((None, None, 3), name="image")
         x = keras.layers.Rescaling(255.0, [-123.68, -116.779, -103.939])(image)
-        x = x[..., ::-1]
-        for layer in network.layers[1:]:
-            x = layer(x)
-            if layer.name == "block5_conv1":
-                break
-        model = keras.Model(image, x, name="vgg19")
+        # The network is built on this input: a layer's ``output`` is that of its first call.
+        network = keras.applications.VGG19(
+            include_top=False, weights=None if weights is None else str(weights), input_tensor=x[..., ::-1]
+        )
+        model = keras.Model(image, network.get_layer("block5_conv1").output, name="vgg19")
         model.trainable = False
         return cls(model, layers, **kwargs)
 

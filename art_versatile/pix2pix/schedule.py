@@ -73,10 +73,13 @@ class LossSchedule:
         """
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise ValueError(f"Expected epochs to be an integer of at least 1. Received {epochs!r}.")
-        ends, passed = [], 0
-        for stage in self.stages:
+        ends, passed, last = [], 0, len(self.stages) - 1
+        for index, stage in enumerate(self.stages):
             passed += stage.epochs
-            ends.append(round(passed * epochs / self.epochs))
+            end = round(passed * epochs / self.epochs)
+            if epochs > last:  # one epoch at least for this stage, and for each that follows
+                end = min(max(end, ends[-1] + 1 if ends else 1), epochs - (last - index))
+            ends.append(end)
         stages = [
             Stage(end - start, stage.pixel, stage.perceptual)
             for stage, start, end in zip(self.stages, [0, *ends], ends, strict=False)

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from art_versatile.evaluation.metrics import wilson_interval
+from art_versatile.evaluation.records import (
+    KEY_FIELDS,
+    SCHEMA_VERSION,
+    EvaluationRecord,
+    load_records,
+    record_key,
+    save_records,
+    write_text_atomically,
+)
+
+PGD = {
+    "dataset": "photographs",
+    "n": 20,
+    "classifier": "EfficientNet-Lite0",
+    "defence": "VersatilePurifier(compact)",
+    "defence_parameters": {"generator": "compact"},
+    "attack": "PGD",
+    "attack_parameters": {"max_iter": 40, "eps_step": 0.01},
+    "preset": "paper",
+    "norm": "inf",
+    "eps": 8 / 255,
+    "threat_model": "static",
+    "correct": 13,
+    "psnr": 30.25,
+    "mae": 0.02,
+    "ssim": 0.9,
+    "seconds": 1.5,
+    "seed": 7,
+    "versions": {"numpy": "2.4.0"},
+    "flags": ["gradients are zero"],
+}
+CLEAN = {
+    "dataset": "photographs",
+    "n": 20,
+    "classifier": "c",
+    "attack": "clean",
+    "threat_model": "clean",
+    "correct": 20,
+}
+
+
+def pgd(**changes: Any) -> EvaluationRecord:
+    return EvaluationRecord(**{**PGD, **changes})
+
+
+def clean(**changes: Any) -> EvaluationRecord:
+    return EvaluationRecord(**{**CLEAN, **changes})
+
+
+def test_accuracy_and_interval() -> None:
+    record = pgd()
+    assert record.accuracy == 0.65
+    assert record.interval == wilson_interval(13, 20)
+
+
+def test_a_clean_record_needs_little() -> None:
+    record = clean()
+    assert record.defence == "none"
+    assert record.threat_model == "clean"
+    assert record.norm is record.eps is record.preset is record.psnr is None
+    assert record.attack_parameters == {}
+    assert record.flags == ()
+
+
+def test_records_are_frozen_hashable_copied_and_pickled() -> None:
+    record = pgd()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.correct = 20  # type: ignore[misc]
+    assert hash(record) == hash(pgd())
+    assert copy.deepcopy(record) == pickle.loads(pickle.dumps(record)) == record
+
+
+def test_the_callers_dictionaries_stay_the_callers() -> None:
+    parameters = {"max_iter": 40, "inner": {"b": 1}}
+    record = pgd(attack_parameters=parameters)
+    parameters["inner"]["b"] = 2  # type: ignore[index]
+    assert record.attack_parameters == {"inner": {"b": 1}, "max_iter": 40}
+
+
+def test_numpy_and_art_values_become_plain() -> None:
+    record = pgd(
+        n=np.int64(20),
+        correct=np.int32(13),
+        eps=np.float32(0.5),
+        psnr=np.float32(30),
+        seed=np.uint8(7),
+        norm=np.inf,
+        attack_parameters={
+            "norm": np.inf,
+            "eps": np.float32(0.5),
+            "shape": (1, np.int64(2)),
+            "low": -np.inf,
+            "no": None,
+        },
+    )
+    assert record.norm == "inf"
+    assert record.attack_parameters == {"norm": "inf", "eps": 0.5, "shape": [1, 2], "low": "-inf", "no": None}
+    assert list(record.attack_parameters) == sorted(record.attack_parameters)
+    for name in ("n", "correct", "seed"):
+        assert type(getattr(record, name)) is int
+    assert type(record.eps) is type(record.psnr) is float
+    assert [pgd(norm=norm).norm for norm in (0, 1, 2.0, "2")] == ["0", "1", "2", "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": ""}, "dataset to be a non-empty string. Received ''"),
+        ({"classifier": None}, "classifier to be a non-empty string. Received None"),
+        ({"defence": " "}, "defence to be a non-empty string"),
+        ({"attack": 3}, "attack to be a non-empty string. Received 3"),
+        ({"n": 0}, "n to be an integer of at least 1. Received 0"),
+        ({"n": 20.0}, "n to be an integer of at least 1. Received 20.0"),
+        ({"correct": -1}, "correct to be an integer of at least 0. Received -1"),
+        ({"correct": True}, "correct to be an integer .* Received True"),
+        ({"correct": 21}, "correct to be at most n=20. Received 21"),
+        ({"preset": "slow"}, r"preset to be one of \['quick', 'paper'\]. Received 'slow'"),
+        ({"norm": "3"}, "norm to be one of .* Received '3'"),
+        ({"norm": 3}, "norm to be one of .* Received '3'"),
+        ({"eps": 0}, "eps to be above 0, or None. Received 0"),
+        ({"eps": -0.1}, "eps to be a number at least 0, or None. Received -0.1"),
+        ({"eps": math.inf}, "eps to be a number .* Received inf"),
+        ({"eps": "8/255"}, "eps to be a number .* Received '8/255'"),
+        ({"threat_model": "white"}, "threat_model to be one of .*'static'.* Received 'white'"),
+        ({"threat_model": "clean"}, "for attack 'clean', and for no other. Received attack='PGD'"),
+        ({"psnr": math.nan}, "psnr to be a number at least 0, or None. Received nan"),
+        ({"psnr": -1}, "psnr to be a number at least 0"),
+        ({"mae": 1.5}, "mae to be a number between 0 and 1, or None. Received 1.5"),
+        ({"ssim": -1.5}, "ssim to be a number between -1 and 1"),
+        ({"ssim": True}, "ssim to be a number .* Received True"),
+        ({"seconds": -1}, "seconds to be a number at least 0"),
+        ({"seconds": math.inf}, "seconds to be a number .* Received inf"),
+        ({"seed": 1.5}, "seed to be an integer. Received 1.5"),
+        ({"versions": {"numpy": 2}}, r"versions\['numpy'\] to be a non-empty string. Received 2"),
+        ({"versions": "2"}, "versions to be a dictionary. Received '2'"),
+        ({"flags": "bad"}, "flags to be a list of strings. Received 'bad'"),
+        ({"flags": [""]}, "a flag to be a non-empty string"),
+        ({"attack_parameters": {"a": np.zeros(2)}}, r"attack_parameters\['a'\] to be JSON values. Received ndarray"),
+        ({"attack_parameters": {"a": [math.nan]}}, r"attack_parameters\['a'\] without NaN"),
+        ({"attack_parameters": {1: 2}}, "attack_parameters to have strings as keys. Received 1"),
+        ({"attack_parameters": [1]}, r"attack_parameters to be a dictionary. Received \[1\]"),
+        ({"defence_parameters": None}, "defence_parameters to be a dictionary. Received None"),
+    ],
+)
+def test_bad_values_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pgd(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"norm": "inf"}, {"eps": 0.1}, {"attack_parameters": {"eps": 0.1}}], ids=["norm", "eps", "parameters"]
+)
+def test_a_clean_record_has_no_attack(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a clean record without norm, eps and attack_parameters"):
+        clean(**changes)
+    with pytest.raises(ValueError, match="Received attack='clean', threat_model='static'"):
+        clean(threat_model="static")
+
+
+def test_json_is_plain_ordered_and_comes_back() -> None:
+    values = pgd().to_json()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    fields = [field.name for field in dataclasses.fields(EvaluationRecord)]
+    assert [name for name in values if name in fields] == fields
+    assert values["accuracy"] == 0.65
+    assert values["interval"] == list(wilson_interval(13, 20))
+    assert EvaluationRecord.from_json(values) == pgd()
+    assert EvaluationRecord.from_json(clean().to_json()) == clean()
+
+
+def test_an_infinite_psnr_comes_back() -> None:
+    values = clean(psnr=math.inf).to_json()
+    assert values["psnr"] == "inf"
+    assert EvaluationRecord.from_json(values).psnr == math.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, r"Received unknown fields \['colour'\]"),
+        ({"accuracy": 0.9}, "accuracy to be correct / n = 0.65. Received 0.9"),
+        ({"accuracy": "0.65"}, "accuracy to be correct / n = 0.65. Received '0.65'"),
+        ({"correct": None}, "correct to be an integer"),
+    ],
+)
+def test_from_json_refuses(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluationRecord.from_json({**pgd().to_json(), **change})
+
+
+def test_from_json_refuses_what_is_missing_or_no_object() -> None:
+    values = pgd().to_json()
+    del values["attack"], values["n"]
+    with pytest.raises(ValueError, match=r"every required field. Received none of \['n', 'attack'\]"):
+        EvaluationRecord.from_json(values)
+    with pytest.raises(ValueError, match="a JSON object. Received list"):
+        EvaluationRecord.from_json([])  # type: ignore[arg-type]
+
+
+def test_the_key_is_the_cell_not_the_result() -> None:
+    key = record_key(pgd())
+    others = {"correct": 0, "psnr": 1.0, "mae": None, "ssim": None, "seconds": None, "versions": {}, "flags": []}
+    assert record_key(pgd(**others)) == key
+    assert set(others) | set(KEY_FIELDS) == {field.name for field in dataclasses.fields(EvaluationRecord)}
+    cell = {
+        "dataset": "d",
+        "n": 21,
+        "classifier": "d",
+        "defence": "d",
+        "defence_parameters": {},
+        "attack": "BIM",
+        "attack_parameters": {"max_iter": 41, "eps_step": 0.01},
+        "preset": None,
+        "norm": "2",
+        "eps": 4 / 255,
+        "threat_model": "adaptive",
+        "seed": 8,
+    }
+    keys = {record_key(pgd(**{name: value})) for name, value in cell.items()}
+    assert set(cell) == set(KEY_FIELDS)
+    assert len(keys | {key}) == len(cell) + 1
+
+
+def test_the_key_is_known_before_the_record() -> None:
+    assert record_key({name: PGD[name] for name in KEY_FIELDS}) == record_key(pgd())
+    early = {"dataset": "photographs", "n": np.int64(20), "classifier": "c", "attack": "clean", "threat_model": "clean"}
+    assert record_key(early) == record_key(clean())
+    # Order and types of the caller's parameters do not matter.
+    parameters = {"eps_step": np.float64(0.01), "max_iter": np.int64(40)}
+    assert record_key(pgd(attack_parameters=parameters, norm=np.inf)) == record_key(pgd())
+
+
+def test_the_key_is_the_same_in_another_process() -> None:
+    code = (
+        "from art_versatile.evaluation.records import record_key;"
+        "print(record_key({'dataset':'d','n':1,'classifier':'c','attack':'clean','threat_model':'clean'}), end='')"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    here = {"dataset": "d", "n": 1, "classifier": "c", "attack": "clean", "threat_model": "clean"}
+    assert result.stdout == record_key(here)
+
+
+def test_the_key_refuses() -> None:
+    with pytest.raises(ValueError, match=r"Received \['correct'\]"):
+        record_key({**{name: PGD[name] for name in KEY_FIELDS}, "correct": 1})
+    with pytest.raises(ValueError, match="the field 'dataset'. Received"):
+        record_key({"n": 1})
+    with pytest.raises(ValueError, match="n to be an integer"):
+        record_key({**{name: PGD[name] for name in KEY_FIELDS}, "n": "many"})
+
+
+def test_round_trip_through_a_file(tmp_path: Path) -> None:
+    records = [clean(psnr=math.inf, mae=0, ssim=1), pgd(), pgd(defence="none", defence_parameters={}, seed=None)]
+    path = save_records(iter(records), tmp_path / "new" / "records.json")
+    assert path == tmp_path / "new" / "records.json"
+    assert load_records(path) == records
+    assert load_records(str(path)) == records
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["schema_version"] == SCHEMA_VERSION
+    assert len(document["records"]) == 3
+
+
+def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    first = save_records([pgd()], tmp_path / "a.json").read_bytes()
+    turned = dict(reversed(list(PGD["attack_parameters"].items())))  # type: ignore[attr-defined]
+    assert save_records([pgd(attack_parameters=turned)], tmp_path / "b.json").read_bytes() == first
+    again = save_records(load_records(tmp_path / "a.json"), tmp_path / "c.json")
+    assert again.read_bytes() == first
+
+
+def test_saving_replaces_whole_files_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_records([pgd()], tmp_path / "records.json")
+    before = path.read_bytes()
+
+    def broken(source: object, target: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_records([clean()], path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["records.json"]
+
+
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    written = write_text_atomically(tmp_path / "written", "é")
+    assert written.read_bytes() == b"\xc3\xa9"
+    assert written.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_saving_refuses(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"records\[1\] to be an EvaluationRecord. Received dict"):
+        save_records([pgd(), {}], tmp_path / "r.json")  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"two \(records 0 and 2\) of 'VersatilePurifier\(compact\)' against 'PGD'"):
+        save_records([pgd(), clean(), pgd(correct=1)], tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "to be a JSON file of evaluation records. Received"),
+        ('{"schema": ', "to be a JSON file of evaluation records. Received"),
+        ("\udcff", "to be a JSON file of evaluation records. Received"),
+        ("[]", "Received another JSON document"),
+        ('{"records": []}', "Received another JSON document"),
+        ('{"schema": "art-versatile evaluation records"}', "to be of schema version 1. Received None"),
+        ('{"schema": "art-versatile evaluation records", "schema_version": 2}', "schema version 1. Received 2"),
+        (
+            '{"schema": "art-versatile evaluation records", "schema_version": 1, "records": {}}',
+            "to hold a list of records. Received dict",
+        ),
+        (
+            '{"schema": "art-versatile evaluation records", "schema_version": 1, "records": [{"n": 1}]}',
+            "record 0: Expected a record with every required field",
+        ),
+        (
+            '{"schema": "art-versatile evaluation records", "schema_version": 1, "records": [{"n": NaN}]}',
+            "NaN is not JSON",
+        ),
+    ],
+)
+def test_loading_refuses(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "records.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_records(path)
+    assert str(path) in str(caught.value)
+
+
+def test_loading_names_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a file of evaluation records at .*gone.json"):
+        load_records(tmp_path / "gone.json")
+
+
+def test_records_and_reports_need_neither_tensorflow_nor_art() -> None:
+    code = (
+        "import sys, art_versatile.evaluation.records, art_versatile.evaluation.metrics, art_versatile.reports.html;"
+        "print(sorted({'art', 'tensorflow', 'keras'} & set(sys.modules)), end='')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout == "[]"

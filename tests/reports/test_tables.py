@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import io
+import math
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from art_versatile.evaluation.records import EvaluationRecord
+from art_versatile.reports.tables import (
+    AVERAGES,
+    PAPER_TABLE_2,
+    AccuracyTable,
+    accuracy_table,
+    format_eps,
+    format_interval,
+    format_measure,
+    format_percent,
+    format_value,
+)
+
+PURIFIER = "VersatilePurifier(compact)"
+
+
+def record(
+    attack: str, correct: int, defence: str = "none", threat_model: str = "static", **more: Any
+) -> EvaluationRecord:
+    facts: dict[str, Any] = {"dataset": "photographs", "n": 20, "classifier": "Lite0", "preset": "quick"}
+    if attack == "clean":
+        threat_model = "clean"
+    else:
+        facts |= {"norm": "inf", "eps": 8 / 255, "attack_parameters": {"max_iter": 10}}
+    facts |= {"attack": attack, "correct": correct, "defence": defence, "threat_model": threat_model}
+    return EvaluationRecord(**{**facts, **more})
+
+
+@pytest.fixture
+def records() -> list[EvaluationRecord]:
+    # The attack comes before the clean rows on purpose.
+    return [
+        record("PGD", 0, psnr=31.24, mae=0.02041),
+        record("PGD", 13, PURIFIER, psnr=29.96, mae=0.0231),
+        record("clean", 20, psnr=math.inf, mae=0),
+        record("clean", 18, PURIFIER, psnr=30.5, mae=0.02),
+        record("FGSM", 3),
+        record("FGSM", 10, PURIFIER),
+    ]
+
+
+def test_rows_and_columns(records: list[EvaluationRecord]) -> None:
+    table = accuracy_table(records)
+    assert [row.label for row in table.rows] == ["Clean", "PGD", "FGSM"]
+    assert [row.is_clean for row in table.rows] == [True, False, False]
+    assert [column.label for column in table.columns] == ["No defence", PURIFIER]
+    assert [[cell.correct for cell in line if cell] for line in table.cells] == [[20, 18], [0, 13], [3, 10]]
+    assert set(table.records) == set(records)
+    assert table.title == "photographs · Lite0 · n = 20 · quick preset"
+    assert table.note.endswith("Threat model: static.")
+
+
+def test_both_averages_by_hand(records: list[EvaluationRecord]) -> None:
+    table = accuracy_table(records)
+    assert table.average(0, "all") == pytest.approx((1 + 0 + 0.15) / 3)
+    assert table.average(0, "attacks") == pytest.approx(0.15 / 2)
+    assert table.average(1, "all") == pytest.approx((0.9 + 0.65 + 0.5) / 3)
+    assert table.average(1, "attacks") == pytest.approx((0.65 + 0.5) / 2)
+    with pytest.raises(ValueError, match=r"kind to be one of \['all', 'attacks'\]. Received 'best'"):
+        table.average(0, "best")
+
+
+def test_an_average_over_other_rows_than_its_neighbours_is_not_printed(records: list[EvaluationRecord]) -> None:
+    table = accuracy_table(records[:-1])
+    assert table.average(0, "attacks") == pytest.approx(0.075)
+    assert table.average(1, "attacks") is None
+    assert table.text_rows()[1][-1] == ["Average of attacks", "7.5", "", "", "–", "", "", ""]
+    assert accuracy_table([record("clean", 20)]).average(0, "attacks") is None
+
+
+def test_text_rows(records: list[EvaluationRecord]) -> None:
+    header, body = accuracy_table(records).text_rows()
+    assert header == [
+        "Attack",
+        "No defence\naccuracy %",
+        "PSNR dB",
+        "MAE",
+        f"{PURIFIER}\naccuracy %",
+        "PSNR dB",
+        "MAE",
+        "n",
+    ]
+    assert body[0] == ["Clean", "100.0 (84–100)", "∞", "0.0000", "90.0 (70–97)", "30.5", "0.0200", "20"]
+    assert body[1] == ["PGD", "0.0 (0–16)", "31.2", "0.0204", "65.0 (43–82)", "30.0", "0.0231", "20"]
+    assert body[2] == ["FGSM", "15.0 (5–36)", "–", "–", "50.0 (30–70)", "–", "–", "20"]
+    assert body[3] == ["Average with clean", "38.3", "", "", "68.3", "", "", ""]
+    assert body[4] == ["Average of attacks", "7.5", "", "", "57.5", "", "", ""]
+
+
+@pytest.mark.parametrize(("averages", "labels"), [((), []), (("attacks",), ["Average of attacks"])])
+def test_averages_where_asked(records: list[EvaluationRecord], averages: tuple[str, ...], labels: list[str]) -> None:
+    _, body = accuracy_table(records, averages=averages).text_rows()
+    assert [line[0] for line in body[3:]] == labels
+
+
+def test_threat_models_have_columns_of_their_own(records: list[EvaluationRecord]) -> None:
+    adaptive = [record("PGD", 1, PURIFIER, "adaptive"), record("APGD", 0, PURIFIER, "adaptive")]
+    table = accuracy_table([adaptive[0], *records, adaptive[1]])
+    assert [column.label for column in table.columns] == [
+        "No defence · static",
+        f"{PURIFIER} · static",
+        f"{PURIFIER} · adaptive",
+    ]
+    assert [row.label for row in table.rows] == ["Clean", "PGD", "FGSM", "APGD"]
+    cells = [[None if cell is None else cell.correct for cell in line] for line in table.cells]
+    # The clean figure of a defence stands beside each of its threat models.
+    assert cells == [[20, 18, 18], [0, 13, 1], [3, 10, None], [None, None, 0]]
+    assert table.average(2, "attacks") == pytest.approx(0.05 / 2)
+    assert table.average(2, "all") == pytest.approx((0.9 + 0.05) / 3)
+    assert table.average(1, "attacks") == pytest.approx((0.65 + 0.5) / 2)
+    assert table.note.endswith("Threat model: static, adaptive.")
+
+
+def test_labels_say_what_differs() -> None:
+    table = accuracy_table(
+        [
+            record("PGD", 3, eps=4 / 255),
+            record("PGD", 2, eps=8 / 255),
+            record("PGD", 1, eps=8 / 255, attack_parameters={"max_iter": 100, "num_random_init": 5}),
+            record("BIM", 1, preset="quick"),
+            record("BIM", 0, preset="paper"),
+            record("FGSM", 1),
+        ]
+    )
+    assert [row.label for row in table.rows] == [
+        "PGD (ε 4/255, max_iter 10)",
+        "PGD (ε 8/255, max_iter 10)",
+        "PGD (ε 8/255, max_iter 100, num_random_init 5)",
+        "BIM (quick preset)",
+        "BIM (paper preset)",
+        "FGSM",
+    ]
+    assert table.title.endswith("quick preset · paper preset")
+
+
+def test_defences_of_one_name_are_told_apart() -> None:
+    table = accuracy_table(
+        [record("clean", i, "Noise", defence_parameters={"sigma": i / 10, "seed": 0}) for i in (1, 2)]
+    )
+    assert [column.label for column in table.columns] == ["Noise (sigma 0.1)", "Noise (sigma 0.2)"]
+    assert [column.threat_model for column in table.columns] == ["clean", "clean"]
+
+
+def test_every_n_is_said() -> None:
+    table = accuracy_table([record("PGD", 1), record("PGD", 4, PURIFIER, n=5000)])
+    assert table.text_rows()[1][0][-1] == "20 / 5,000"
+    assert table.title == "photographs · Lite0 · n = 20 / 5,000 · quick preset"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"dataset": "others"}, ValueError, r"one dataset in a table. Received \['photographs', 'others'\]"),
+        ({"classifier": "Lite2"}, ValueError, r"one classifier in a table. Received \['Lite0', 'Lite2'\]"),
+        ({"seed": 3}, ValueError, r"one record a cell. Received two of 'none' against 'PGD' \(static\)"),
+    ],
+)
+def test_what_does_not_fit_one_table_is_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        accuracy_table([record("PGD", 1), record("PGD", 1, **changes)])
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one record. Received none"):
+        accuracy_table([])
+    with pytest.raises(TypeError, match="EvaluationRecords. Received dict"):
+        accuracy_table([{}])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"averages to be one of \['all', 'attacks'\]. Received 'some'"):
+        accuracy_table([record("PGD", 1)], averages=["some"])
+
+
+def markdown_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_markdown_holds_the_same_figures(records: list[EvaluationRecord]) -> None:
+    table = accuracy_table(records)
+    text = table.to_markdown()
+    header, alignment, *body = markdown_rows(text)
+    assert header[4] == f"{PURIFIER}<br>accuracy %"
+    assert alignment == ["---"] + ["---:"] * 7
+    assert body == table.text_rows()[1]
+    assert text.startswith("**photographs")
+    assert text.endswith("Threat model: static.\n")
+
+
+def test_markdown_escapes_names() -> None:
+    text = accuracy_table([record("A|B *c*", 1, "<img>[x]_y_")]).to_markdown()
+    rows = markdown_rows(text)
+    assert rows[0][1] == r"\<img>\[x]\_y\_<br>accuracy %"
+    assert rows[2][0] == r"A\|B \*c\*"
+    assert {len(row) for row in rows} == {5}
+
+
+def printed(table: AccuracyTable, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(table.to_rich())
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_terminal_shows_every_figure_in_eighty_columns(records: list[EvaluationRecord]) -> None:
+    lines = [" ".join(line.split()) for line in printed(accuracy_table(records), 80).splitlines()]
+    assert "Clean 100.0 (84–100) ∞ 0.0000 90.0 (70–97) 30.5 0.0200 20" in lines
+    assert "PGD 0.0 (0–16) 31.2 0.0204 65.0 (43–82) 30.0 0.0231 20" in lines
+    assert "Average 38.3 68.3" in lines
+    assert "Average 7.5 57.5" in lines
+    assert "Attack accuracy % dB MAE accuracy % dB MAE n" in lines
+
+
+def test_a_narrow_terminal_loses_no_figure(records: list[EvaluationRecord]) -> None:
+    words = printed(accuracy_table(records), 50).split()
+    assert {"100.0", "(84–100)", "0.0231", "(43–82)", "57.5"} <= set(words)
+
+
+def test_brackets_in_names_are_not_markup() -> None:
+    table = accuracy_table([record("[bold]PGD[/bold]", 1, "[red]x")])
+    shown = printed(table, 100)
+    assert "[bold]PGD[/bold]" in shown
+    assert "[red]x" in shown
+
+
+def test_percent_and_measures() -> None:
+    assert format_percent(0.85957) == "86.0"
+    assert format_percent(None) == "–"
+    assert format_measure(None, 2) == "–"
+    assert format_measure(math.inf, 1) == "∞"
+    assert format_measure(0.01234, 3) == "0.012"
+
+
+def test_interval_has_decimals_only_where_they_mean_something() -> None:
+    assert format_interval(record("PGD", 13)) == "43–82"
+    assert format_interval(record("PGD", 4300, n=5000)) == "85.0–86.9"
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [(8 / 255, "8/255"), (1 / 255, "1/255"), (0.5, "0.5"), (3.0, "3"), (0.03, "0.03"), (1e-4, "0.0001"), (None, "–")],
+)
+def test_eps(eps: float | None, text: str) -> None:
+    assert format_eps(eps) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1 + 0.2, "0.3"), (40, "40"), ("inf", "inf"), (True, "true"), (None, "null"), (["a", 1], '["a", 1]')],
+)
+def test_values(value: Any, text: str) -> None:
+    assert format_value(value) == text
+
+
+def test_the_papers_table_recomputes() -> None:
+    columns = range(len(PAPER_TABLE_2.columns))
+    assert (
+        {len(line) for line in PAPER_TABLE_2.rows.values()} == {len(columns)} == {len(PAPER_TABLE_2.printed_averages)}
+    )
+    for column in columns[1:]:
+        printed_average = PAPER_TABLE_2.printed_averages[column]
+        assert PAPER_TABLE_2.average(column, "all") == pytest.approx(printed_average, abs=0.0051)
+    attacks = [round(PAPER_TABLE_2.average(column, "attacks"), 2) for column in columns]
+    assert attacks[1:] == [85.17, 86.03, 43.70, 28.55, 75.22]
+    with pytest.raises(ValueError, match="kind to be one of"):
+        PAPER_TABLE_2.average(0, "none")
+
+
+def test_the_notes_on_the_papers_table_are_true() -> None:
+    versatile, specific = ({a: line[i] for a, line in PAPER_TABLE_2.rows.items()} for i in (1, 2))
+    assert [a for a in versatile if versatile[a] > specific[a]] == ["MI-FGSM", "DeepFool"]
+    # Table 1: clean and DeepFool of the six attack-specific models.
+    assert sum([95.3, 96.5, 96.3, 95.6, 93.1, 91.7]) / 6 == pytest.approx(specific["Clean"])
+    assert sum([78.56, 73.3, 76.1, 79.1, 70.3, 80.7]) / 6 == pytest.approx(specific["DeepFool"], abs=0.005)
+
+
+def test_the_papers_table_in_markdown() -> None:
+    text = PAPER_TABLE_2.to_markdown()
+    rows = {row[0]: row[1:] for row in markdown_rows(text)}
+    assert rows["PGD"] == ["2.4", "86.76", "88.4", "21.3", "29.2", "79.4"]
+    assert rows["Average, printed"] == ["–", "86.03", "87.12", "50.4", "37.04", "76.6"]
+    assert rows[f"{AVERAGES['attacks']}, recomputed"][1:] == ["85.17", "86.03", "43.70", "28.55", "75.22"]
+    assert "arXiv 2403.08170" in text
