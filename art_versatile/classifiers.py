@@ -126,10 +126,10 @@ def efficientnet_lite_model(variant: int = 0, *, weights: str | Path | None = "p
         state = read_state_dict(path)
         try:
             for layer_name, conv, norm in sources:
-                kernel, bias = _fold(state, conv, norm)
+                folded, bias = _fold(state, conv, norm)
                 if layer_name.endswith("_depthwise"):
-                    kernel = kernel.transpose(0, 1, 3, 2)
-                model.get_layer(layer_name).set_weights([kernel, bias])
+                    folded = folded.transpose(0, 1, 3, 2)
+                model.get_layer(layer_name).set_weights([folded, bias])
             model.get_layer("logits").set_weights([state["_fc.weight"].T, state["_fc.bias"]])
         except (KeyError, ValueError) as err:
             raise ValueError(f"Expected the weights of EfficientNet-Lite{variant}. Received {path}: {err}") from err

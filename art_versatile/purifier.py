@@ -148,7 +148,8 @@ class VersatilePurifier(PreprocessorTensorFlowV2):
         try:
             super().set_params(**kwargs)
         except ValueError:
-            vars(self).update(before)
+            for key, value in before.items():
+                setattr(self, key, value)
             raise
         self._compiled = None
 

@@ -120,7 +120,7 @@ class VersatileTrainer(Trainer):
                 f"Expected a purifier with the classifier's channels_first. Received {self.purifier.channels_first}."
             )
 
-    def fit(  # type: ignore[override]
+    def fit(
         self, x: np.ndarray, y: np.ndarray | None = None, batch_size: int = 8, nb_epochs: int = 100, **kwargs: Any
     ) -> keras.callbacks.History:
         """
@@ -257,7 +257,7 @@ class VersatileTrainer(Trainer):
         return pairs.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def _perceptual_loss(self, clean: np.ndarray) -> PerceptualLoss | None:
-        if self.perceptual != "classifier":
+        if self.perceptual is None or isinstance(self.perceptual, PerceptualLoss):
             return self.perceptual
         model = getattr(self._classifier, "model", None)
         low, high = self.purifier.clip_values

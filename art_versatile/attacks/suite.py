@@ -21,6 +21,7 @@ from art.attacks.evasion import (
 from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_numpy import (
     ProjectedGradientDescentNumpy,
 )
+from tqdm.auto import tqdm
 
 from art_versatile._checks import check_batch_size, check_choice
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "DeepFoolByImage",
     "MomentumIterativeMethodNumpy",
     "attack_parameters",
     "numpy_seed",
@@ -92,6 +94,33 @@ class MomentumIterativeMethodNumpy(MomentumIterativeMethod):
         )
 
 
+class DeepFoolByImage(DeepFool):
+    """
+    ART's DeepFool (arXiv 1511.04599), one image at a time.
+
+    With ``nb_grads`` below the number of classes, ART 1.20.1 looks at the likeliest classes of all images together:
+    its cost grows with the square of their number, and an image's result depends on the others. One at a time, each
+    image is taken to the nearest of its own likeliest classes, as published.
+    """
+
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
+        """
+        Adversarial images.
+
+        :param x: Images (N, ...).
+        :param y: Ignored, as in ART.
+        :param kwargs: Ignored, as in ART.
+        :return: The shape of ``x``.
+        """
+        shown = bool(getattr(self, "verbose"))  # noqa: B009 - ART leaves it without a type
+        self.set_params(verbose=False)
+        try:
+            images = tqdm(x, desc="DeepFool", disable=not shown)
+            return np.concatenate([super(DeepFoolByImage, self).generate(image[None]) for image in images])
+        finally:
+            self.set_params(verbose=shown)
+
+
 def _budget(preset: str, eps: float, eps_step: float, batch_size: int) -> dict[str, dict[str, Any]]:
     check_choice("preset", preset, tuple(PRESETS))
     check_batch_size(batch_size)
@@ -120,7 +149,7 @@ def paper_attacks(
 
     :param classifier: An ART classifier with gradients, and with logits for AutoAttack.
     :param eps: Largest change of a pixel, in units of the pixels.
-    :param eps_step: Step size of BIM, PGD and MI-FGSM, in the same units (APGD opens with 2 eps and follows its own rule).
+    :param eps_step: Step size of BIM, PGD and MI-FGSM, in the same units (APGD: 2 eps at first, then its own).
     :param max_iter: Iterations of BIM, PGD and MI-FGSM; by default the preset's (paper: 40, quick: 10).
     :param preset: "paper", or "quick" (few iterations, see ``PRESETS``).
     :param batch_size: Images attacked at once.
@@ -164,20 +193,17 @@ def paper_attacks(
     }
 
 
-def unseen_attacks(
-    classifier: Any, *, preset: str = "paper", batch_size: int = 32, verbose: bool = False
-) -> dict[str, EvasionAttack]:
+def unseen_attacks(classifier: Any, *, preset: str = "paper", verbose: bool = False) -> dict[str, EvasionAttack]:
     """
     The attack that the paper keeps out of training: DeepFool (L2, unbounded).
 
+
     :param classifier: An ART classifier with class gradients and logits, ``clip_values=(0, 1)``.
-    :param preset: "paper" or "quick".
-    :param batch_size: Images attacked at once.
     :param verbose: Show ART's progress bar.
     :return: Name -> attack.
     """
-    budget = _budget(preset, 1.0, 1.0, batch_size)
-    return {"DeepFool": DeepFool(classifier, batch_size=batch_size, verbose=verbose, **budget["DeepFool"])}
+    budget = _budget(preset, 1.0, 1.0, 1)
+    return {"DeepFool": DeepFoolByImage(classifier, batch_size=1, verbose=verbose, **budget["DeepFool"])}
 
 
 def attack_parameters(attack: EvasionAttack) -> dict[str, Any]:
@@ -194,11 +220,11 @@ def attack_parameters(attack: EvasionAttack) -> dict[str, Any]:
             return str(value)
         return value if isinstance(value, bool | int | float | str) or value is None else repr(value)
 
-    parameters = {"class": type(attack).__name__}
+    parameters: dict[str, Any] = {"class": type(attack).__name__}
     for name in attack.attack_params:
         value = getattr(attack, name, None)
         if name == "attacks":
-            parameters[name] = [attack_parameters(member) for member in value]
+            parameters[name] = [attack_parameters(member) for member in value or []]
         elif name.startswith("estimator") or name in ("verbose", "summary_writer", "parallel", "parallel_pool_size"):
             continue
         elif not callable(value):  # Square's criterion and loss: bound methods, whose repr names an address or recurs

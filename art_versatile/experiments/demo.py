@@ -78,7 +78,7 @@ def run_demo(
     benchmark.clean()
     tell(_line("clean", benchmark.records[-2:]))
     attacks = paper_attacks(classifier, eps=float(eps), preset="quick", batch_size=20)
-    attacks |= unseen_attacks(classifier, preset="quick", batch_size=20)
+    attacks |= unseen_attacks(classifier, preset="quick")
     x_adv: dict[str, np.ndarray] = {}
     for name, attack in attacks.items():
         x_adv[name] = benchmark.static(name, compile_attack(attack))

@@ -202,8 +202,8 @@ class CompactGenerator(keras.Model):
         (factor,) = _check_ints("factor", [factor])
         if len(widths) != len(blocks):
             raise ValueError(f"Expected as many blocks as widths. Received blocks={blocks}, widths={widths}.")
-        if len(sigmas) < 1 or min(sigmas) < 0:
-            raise ValueError(f"Expected sigmas to be one or more numbers >= 0. Received {sigmas!r}.")
+        if len(sigmas) < 1 or not all(math.isfinite(s) and s >= 0 for s in sigmas):
+            raise ValueError(f"Expected sigmas to be one or more finite numbers of at least 0. Received {sigmas!r}.")
         if not 0 <= noise < 1:
             raise ValueError(f"Expected noise in [0, 1). Received {noise!r}.")
         rng = np.random.default_rng(seed)

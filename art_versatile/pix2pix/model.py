@@ -56,6 +56,7 @@ class Pix2Pix(keras.Model):
             names.append("perceptual")
         if discriminator is not None:
             names += ["adversarial", "discriminator"]
+        self.discriminator_optimizer: keras.optimizers.Optimizer | None = None
         self._trackers = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
 
@@ -64,7 +65,7 @@ class Pix2Pix(keras.Model):
         """The named losses, averaged over the epoch."""
         return list(self._trackers.values())
 
-    def compile(  # type: ignore[override]
+    def compile(
         self,
         generator_optimizer: keras.optimizers.Optimizer | None = None,
         discriminator_optimizer: keras.optimizers.Optimizer | None = None,
@@ -112,7 +113,7 @@ class Pix2Pix(keras.Model):
         x_adv, clean = data
         losses: dict[str, tf.Tensor] = {}
         # The clean features carry no gradient: computed outside the tape.
-        clean_features = self.perceptual.features(clean) if self.perceptual is not None else None
+        clean_features = self.perceptual.features(clean) if self.perceptual is not None else []
         with tf.GradientTape() as tape:
             purified = self.generator(x_adv, training=True)
             losses["pixel"] = pixel_loss(purified, clean)
@@ -128,7 +129,7 @@ class Pix2Pix(keras.Model):
         variables = self.generator.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
 
-        if self.discriminator is not None:
+        if self.discriminator is not None and self.discriminator_optimizer is not None:
             purified = tf.stop_gradient(purified)
             # Real and generated pairs in one pass.
             pairs = [tf.concat([x_adv, x_adv], 0), tf.concat([clean, purified], 0)]

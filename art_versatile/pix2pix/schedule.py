@@ -73,7 +73,8 @@ class LossSchedule:
         """
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise ValueError(f"Expected epochs to be an integer of at least 1. Received {epochs!r}.")
-        ends, passed, last = [], 0, len(self.stages) - 1
+        ends: list[int] = []
+        passed, last = 0, len(self.stages) - 1
         for index, stage in enumerate(self.stages):
             passed += stage.epochs
             end = round(passed * epochs / self.epochs)
