@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from art_versatile.evaluation.records import load_records
+from art_versatile.images import demo_images, save_png
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -23,6 +26,22 @@ def test_defend_your_classifier(main, capsys):
     output = capsys.readouterr().out
     assert "static" in output
     assert "adaptive" in output
+
+
+def test_evaluate_on_folder(main, capsys, tmp_path):
+    x, y, names = demo_images(2, 96)
+    for image, name in zip(x, names, strict=True):
+        save_png(image, tmp_path / "photographs" / name.replace(".jpg", ".png"))
+    rows = [f"{name.replace('.jpg', '.png')},{label}" for name, label in zip(names, y, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,imagenet_index", *rows]) + "\n")
+    main("evaluate_on_folder.py")(
+        tmp_path / "photographs", tmp_path / "labels.csv", tmp_path / "r.json", size=96, attacks="FGSM,PGD", max_iter=2,
+        adaptive_iterations=2,
+    )  # fmt: skip
+    records = load_records(tmp_path / "r.json")
+    assert [r.attack for r in records] == ["clean"] * 2 + ["FGSM"] * 2 + ["PGD"] * 2 + ["PGD through the purifier"]
+    assert {r.n for r in records} == {2}
+    assert "adaptive" in capsys.readouterr().out
 
 
 def test_train_your_purifier(main, capsys, tmp_path):
