@@ -171,7 +171,7 @@ def pairs(
             n_jobs=jobs,
             classifier_name=classifier,
         )
-    except (ValueError, TypeError, ModuleNotFoundError, FileNotFoundError) as err:
+    except (ValueError, TypeError, ModuleNotFoundError, OSError) as err:
         raise _fail(err) from err
     table = Table("attack", "success rate", title=f"{len(store)} pairs in {out}")
     for name, rate in store.success_rates.items():

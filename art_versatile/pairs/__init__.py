@@ -1,0 +1,8 @@
+"""(adversarial, clean) image pairs, the training data of a purifier: made from ART attacks, stored as tensors."""
+
+from __future__ import annotations
+
+from art_versatile.pairs.generate import generate_pairs
+from art_versatile.pairs.store import PairArrays, PairStore
+
+__all__ = ["PairArrays", "PairStore", "generate_pairs"]

@@ -1,0 +1,501 @@
+"""A store of (adversarial, clean) image pairs: TFRecord shards of float tensors, and a manifest.
+
+Pixels are stored as float16 or float32, never as 8-bit pictures: rounding to PNG undoes part of an attack (paper,
+section 3.4.1). Every path goes through ``tf.io.gfile``. TensorFlow checks a CRC of every record that it reads; the
+manifest holds a SHA-256 of every shard besides.
+
+Layout::
+
+    manifest.json
+    shards/00-fgsm-00000.tfrecord     attack number and name, shard number
+
+A record is a ``tf.train.Example`` of five features: ``clean`` and ``adversarial`` (little-endian bytes of an (H, W, C)
+tensor), ``label``, ``attack`` and ``image`` (64-bit integers; the last two number the manifest's lists).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import operator
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from art_versatile._checks import check_batch_size, check_bool
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = [
+    "FORMAT_VERSION",
+    "PairArrays",
+    "PairStore",
+    "check_integer",
+    "encode_pair",
+    "file_sha256",
+    "read_json",
+    "write_json",
+    "write_shard",
+]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SHARDS = "shards"
+# "<f2": the bytes are the same on every machine.
+DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+COMPRESSIONS = ("", "GZIP")
+_OPEN_SHARDS = 16
+
+
+class PairArrays(NamedTuple):
+    """
+    Pairs in memory.
+
+    :param adversarial: float32 (N, H, W, C) in ``clip_values``.
+    :param clean: The images that were attacked, alike.
+    :param labels: int64 (N,), the labels that the attacks were to change.
+    :param attacks: int64 (N,), index into ``PairStore.attacks``.
+    :param images: int64 (N,), index into the manifest's images.
+    """
+
+    adversarial: np.ndarray
+    clean: np.ndarray
+    labels: np.ndarray
+    attacks: np.ndarray
+    images: np.ndarray
+
+
+def file_sha256(path: str) -> str:
+    """
+    SHA-256 of a file.
+
+    :param path: Any ``tf.io.gfile`` path.
+    :return: 64 hexadecimal digits.
+    """
+    import tensorflow as tf
+
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_json(path: str) -> Any:
+    """
+    Read a JSON file.
+
+    :param path: Any ``tf.io.gfile`` path.
+    :return: Its content.
+    :raises ValueError: If it is no JSON.
+    """
+    import tensorflow as tf
+
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    try:
+        return json.loads(content)
+    except ValueError as err:
+        raise ValueError(f"Expected {path} to be a JSON file. Received {content[:40]!r}.") from err
+
+
+def write_json(path: str, content: Any) -> None:
+    """
+    Write a JSON file under a temporary name, then rename it.
+
+    :param path: Any ``tf.io.gfile`` path.
+    :param content: What JSON can hold; infinities and NaN it cannot.
+    """
+    import tensorflow as tf
+
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    with tf.io.gfile.GFile(temporary, "wb") as file:
+        file.write(json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def encode_pair(
+    clean: np.ndarray, adversarial: np.ndarray, *, label: int, attack: int, image: int, dtype: str
+) -> bytes:
+    """
+    One record.
+
+    :param clean: (H, W, C) in ``clip_values``.
+    :param adversarial: Alike.
+    :param label: Label that the attack was to change.
+    :param attack: Index of the attack.
+    :param image: Index of the image.
+    :param dtype: "float16" or "float32".
+    :return: A serialised ``tf.train.Example``; the same bytes for the same pair.
+    """
+    import tensorflow as tf
+
+    def tensor(value: np.ndarray) -> tf.train.Feature:
+        content = np.ascontiguousarray(value, DTYPES[dtype]).tobytes()
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+
+    def number(value: int) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value)]))
+
+    features = {
+        "clean": tensor(clean),
+        "adversarial": tensor(adversarial),
+        "label": number(label),
+        "attack": number(attack),
+        "image": number(image),
+    }
+    # A map's order on the wire is free unless asked otherwise.
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
+
+
+def write_shard(path: str, records: Iterable[bytes], *, compression: str = "") -> str:
+    """
+    Write a shard under a temporary name, then rename it.
+
+    :param path: Any ``tf.io.gfile`` path.
+    :param records: From :func:`encode_pair`.
+    :param compression: "" or "GZIP".
+    :return: SHA-256 of the file.
+    """
+    import tensorflow as tf
+
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    with tf.io.TFRecordWriter(temporary, tf.io.TFRecordOptions(compression_type=compression)) as writer:
+        for record in records:
+            writer.write(record)
+    checksum = file_sha256(temporary)
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+    return checksum
+
+
+def check_integer(name: str, value: Any, *, least: int = 1) -> int:
+    """Check an integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"Expected {name} to be an integer of at least {least}. Received {value!r}.")
+    return int(value)
+
+
+class PairStore:
+    """A finished store of (adversarial, clean) pairs, made by :func:`~art_versatile.pairs.generate_pairs`."""
+
+    def __init__(self, path: str | Path) -> None:
+        """
+        Open a store. Only the manifest is read.
+
+        :param path: Directory of the store: any ``tf.io.gfile`` path.
+        :raises FileNotFoundError: If there is no manifest.
+        :raises ValueError: If the manifest is of no store, of another format, or of an unfinished store.
+        """
+        import tensorflow as tf
+
+        self.path = str(path).rstrip("/")
+        manifest_path = f"{self.path}/{MANIFEST}"
+        if not tf.io.gfile.exists(manifest_path):
+            raise FileNotFoundError(f"Expected a store of pairs at {self.path!r}. Received no {MANIFEST} there.")
+        manifest = read_json(manifest_path)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
+            found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+            raise ValueError(f"Expected {manifest_path} of format {FORMAT_VERSION}. Received {found!r}.")
+        if not manifest["complete"]:
+            raise ValueError(
+                f"Expected a finished store at {self.path!r}. Received one that was interrupted: call generate_pairs "
+                "again with the same arguments and it goes on."
+            )
+        self.manifest: dict[str, Any] = manifest
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks, in the order of their indices."""
+        return tuple(attack["name"] for attack in self.manifest["parameters"]["attacks"])
+
+    @property
+    def success_rates(self) -> dict[str, float | None]:
+        """
+        Share of the images that the classifier gets right clean and wrong attacked, for each attack, 0 to 1.
+
+        It is measured on the tensors as stored. None where the classifier gets no clean image right.
+        """
+        return {name: self.manifest["attacks"][name]["success_rate"] for name in self.attacks}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of pairs of each attack."""
+        return {name: self.manifest["attacks"][name]["count"] for name in self.attacks}
+
+    @property
+    def skipped(self) -> int:
+        """Number of pairs left out because the classifier gets the clean image wrong."""
+        return sum(self.manifest["attacks"][name]["skipped"] for name in self.attacks)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        height, width, channels = self.manifest["image_shape"]
+        return height, width, channels
+
+    @property
+    def clip_values(self) -> tuple[float, float]:
+        """Range of the pixels."""
+        low, high = self.manifest["parameters"]["clip_values"]
+        return low, high
+
+    @property
+    def dtype(self) -> str:
+        """Type of the stored pixels: "float16" or "float32"."""
+        return self.manifest["parameters"]["dtype"]
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.path!r}, pairs={len(self)}, attacks={list(self.attacks)}, "
+            f"image_shape={self.image_shape}, dtype={self.dtype!r})"
+        )
+
+    def verify(self) -> list[str]:
+        """
+        Read every shard and compare it with its checksum in the manifest.
+
+        :return: Names of the shards that are corrupted, truncated or missing: empty if all is well. Calling
+            ``generate_pairs`` again with the same arguments remakes them.
+        """
+        import tensorflow as tf
+
+        return [
+            shard["file"]
+            for shard in self.manifest["shards"]
+            if not tf.io.gfile.exists(f"{self.path}/{shard['file']}")
+            or file_sha256(f"{self.path}/{shard['file']}") != shard["sha256"]
+        ]
+
+    def arrays(self, limit: int | None = None, *, attacks: Sequence[str] | None = None) -> PairArrays:
+        """
+        Read pairs into memory, as stored.
+
+        :param limit: At most so many, spread evenly over the attacks; None reads all.
+        :param attacks: Names of the attacks to read; None reads all.
+        :return: Arrays, attack by attack.
+        :raises ValueError: If ``limit`` is below 1 or an attack is unknown.
+        :raises tensorflow.errors.DataLossError: If a record is corrupted.
+        """
+        import tensorflow as tf
+
+        names = self._check_attacks(attacks)
+        quotas = {name: self.counts[name] for name in names}
+        if limit is not None:
+            left = check_integer("limit", limit)
+            # The smallest first, so that what they lack goes to the others.
+            for done, name in enumerate(sorted(names, key=lambda name: quotas[name])):
+                quotas[name] = min(quotas[name], -(-left // (len(names) - done)))
+                left -= quotas[name]
+        total = sum(quotas.values())
+        images = {key: np.empty((total, *self.image_shape), np.float32) for key in ("adversarial", "clean")}
+        numbers = {key: np.empty(total, np.int64) for key in ("label", "attack", "image")}
+        row = 0
+        for name in names:
+            dataset = tf.data.TFRecordDataset(self._files([name]), self.manifest["parameters"]["compression"])
+            for record in dataset.take(quotas[name]).as_numpy_iterator():
+                features = tf.train.Example.FromString(record).features.feature
+                for key, array in images.items():
+                    content = features[key].bytes_list.value[0]
+                    array[row] = np.frombuffer(content, DTYPES[self.dtype]).reshape(self.image_shape)
+                for key, vector in numbers.items():
+                    vector[row] = features[key].int64_list.value[0]
+                row += 1
+        return PairArrays(*images.values(), *numbers.values())
+
+    def dataset(
+        self,
+        batch_size: int,
+        *,
+        crop: int | tuple[int, int] | None = None,
+        flip: bool = True,
+        shuffle: bool = True,
+        seed: int = 0,
+        scale: tuple[float, float] = (1.0, 1.0),
+        clean_share: float = 0.0,
+        attacks: Sequence[str] | None = None,
+        labels: bool = False,
+        repeat: bool = False,
+        first_epoch: int = 0,
+        drop_remainder: bool = False,
+        shuffle_buffer: int = 256 * 2**20,
+    ) -> tf.data.Dataset:
+        """
+        Batches of (adversarial, clean) for training.
+
+        Order and augmentation are functions of ``seed`` and the epoch alone, whatever the global seed, and every epoch
+        has its own. Without ``repeat``, each pass over the dataset is the next epoch, from ``first_epoch`` on, as in
+        ``model.fit(dataset, epochs=...)``. With ``repeat`` one pass holds all the epochs, and each pass starts
+        again at ``first_epoch``.
+
+        :param batch_size: Pairs in a batch.
+        :param crop: Height and width (or one number for both) of a random window, the same in both images; None
+            keeps the whole image.
+        :param flip: Mirror half of the pairs, left to right, both images alike.
+        :param shuffle: Shuffle the shards, and the records within a buffer. Otherwise the order is that of the
+            manifest.
+        :param seed: Of order and augmentation.
+        :param scale: Each perturbation is multiplied by a factor drawn uniformly from this range, then clipped to
+            ``clip_values``: (0.25, 1.0) trains against smaller budgets than those attacked.
+        :param clean_share: Probability, 0 to 1, that a pair is (clean, clean).
+        :param attacks: Names of the attacks to read; None reads all.
+        :param labels: Yield (adversarial, clean, label) instead.
+        :param repeat: Go on for ever.
+        :param first_epoch: Number of the first epoch: training that was stopped sees what it would have seen.
+        :param drop_remainder: Leave out the last batch where it is smaller.
+        :param shuffle_buffer: Bytes that the shuffling may hold in memory, whatever the size of the store.
+        :return: float32 (batch, H, W, C) in ``clip_values``, twice; with ``labels``, int64 (batch,) too.
+        :raises ValueError: If a parameter is out of its range, an attack is unknown, or there is no pair.
+        """
+        import tensorflow as tf
+
+        batch_size = check_batch_size(batch_size)
+        names = self._check_attacks(attacks)
+        window = self._check_crop(crop)
+        low, high = _check_scale(scale)
+        if isinstance(clean_share, bool) or not isinstance(clean_share, int | float) or not 0 <= clean_share <= 1:
+            raise ValueError(f"Expected clean_share to be a number from 0 to 1. Received {clean_share!r}.")
+        for name, value in {
+            "flip": flip,
+            "shuffle": shuffle,
+            "labels": labels,
+            "repeat": repeat,
+            "drop_remainder": drop_remainder,
+        }.items():
+            check_bool(name, value)
+        seed = check_integer("seed", seed, least=0)
+        first_epoch = check_integer("first_epoch", first_epoch, least=0)
+        shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
+
+        files = self._files(names)
+        count = sum(self.counts[name] for name in names)
+        steps = count // batch_size if drop_remainder else -(-count // batch_size)
+        if steps == 0:
+            raise ValueError(f"Expected at least one batch of {batch_size}. Received {count} pairs of {names}.")
+        shape = self.image_shape
+        pixel_type = tf.float16 if self.dtype == "float16" else tf.float32
+        compression = self.manifest["parameters"]["compression"]
+        buffered = max(1, shuffle_buffer // (2 * int(np.prod(shape)) * pixel_type.size))
+        clip_low, clip_high = self.clip_values
+        autotune = tf.data.AUTOTUNE
+        # Stateless throughout: stateful ops would mix the global seed in.
+        stateless = tf.random.experimental
+        root = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int64)
+
+        def epoch_pairs(epoch: tf.Tensor) -> tf.data.Dataset:
+            of_shards, of_records, of_pairs = tf.unstack(
+                stateless.stateless_split(stateless.stateless_fold_in(root, epoch), 3)
+            )
+            paths = tf.constant(files)
+            if shuffle:
+                paths = stateless.stateless_shuffle(paths, seed=of_shards)
+                records = tf.data.Dataset.from_tensor_slices(paths).interleave(
+                    lambda path: tf.data.TFRecordDataset(path, compression),
+                    cycle_length=min(_OPEN_SHARDS, len(files)),
+                    num_parallel_calls=autotune,
+                    deterministic=True,
+                )
+                if not tf.executing_eagerly():  # as it is, but in tf.data's debug mode
+                    # Of this function's graph alone: shuffle() mixes it in, in place of the global seed.
+                    tf.random.set_seed(1)
+                number = tf.random.stateless_uniform([], of_records, maxval=2**31 - 1, dtype=tf.int64)
+                records = records.shuffle(buffered, seed=number, reshuffle_each_iteration=False)
+            else:
+                records = tf.data.TFRecordDataset(paths, compression)
+            pairs = records.enumerate().map(
+                lambda index, record: example(stateless.stateless_fold_in(of_pairs, index), record),
+                num_parallel_calls=autotune,
+                deterministic=True,
+            )
+            # Batched here: no batch spans two epochs.
+            return pairs.batch(batch_size, drop_remainder=drop_remainder)
+
+        features = {key: tf.io.FixedLenFeature([], tf.string) for key in ("adversarial", "clean")}
+        if labels:
+            features["label"] = tf.io.FixedLenFeature([], tf.int64)
+
+        def example(key: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parsed = tf.io.parse_single_example(record, features)
+            keys = tf.unstack(stateless.stateless_split(key, 5))
+            pair = tf.stack(
+                [
+                    tf.reshape(tf.io.decode_raw(parsed[name], pixel_type, little_endian=True), shape)
+                    for name in ("adversarial", "clean")
+                ]
+            )
+            if window != shape[:2]:
+                top, left = (
+                    tf.random.stateless_uniform([], keys[axis], maxval=shape[axis] - window[axis] + 1, dtype=tf.int32)
+                    for axis in range(2)
+                )
+                pair = tf.slice(pair, [0, top, left, 0], [2, *window, shape[2]])
+            if flip:
+                pair = tf.cond(
+                    tf.random.stateless_uniform([], keys[2]) < 0.5, lambda: tf.reverse(pair, [2]), lambda: pair
+                )
+            adversarial, clean = tf.unstack(tf.cast(pair, tf.float32))
+            if (low, high) != (1.0, 1.0):
+                factor = tf.random.stateless_uniform([], keys[3], low, high)
+                adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), clip_low, clip_high)
+            if clean_share > 0:
+                adversarial = tf.where(tf.random.stateless_uniform([], keys[4]) < clean_share, clean, adversarial)
+            return (adversarial, clean, parsed["label"]) if labels else (adversarial, clean)
+
+        if repeat:
+            epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+        else:
+            numbers = itertools.count(first_epoch)
+            epochs = tf.data.Dataset.from_generator(
+                lambda: iter([next(numbers)]), output_signature=tf.TensorSpec([], tf.int64)
+            )
+        cardinality = tf.data.INFINITE_CARDINALITY if repeat else steps
+        dataset = epochs.flat_map(epoch_pairs).apply(tf.data.experimental.assert_cardinality(cardinality))
+        return dataset.prefetch(autotune)
+
+    def _files(self, names: Sequence[str]) -> list[str]:
+        """Paths of the shards of the given attacks that hold any pair."""
+        shards = self.manifest["shards"]
+        return [f"{self.path}/{shard['file']}" for shard in shards if shard["attack"] in names and shard["count"]]
+
+    def _check_attacks(self, attacks: Sequence[str] | None) -> list[str]:
+        """Check names of attacks; None means all."""
+        if attacks is None:
+            return list(self.attacks)
+        if isinstance(attacks, str) or not len(attacks) or len(set(attacks)) < len(attacks):
+            raise ValueError(f"Expected attacks to be a list of different names. Received {attacks!r}.")
+        if unknown := [name for name in attacks if name not in self.attacks]:
+            raise ValueError(f"Expected attacks among {list(self.attacks)}. Received {unknown}.")
+        return list(attacks)
+
+    def _check_crop(self, crop: int | tuple[int, int] | None) -> tuple[int, int]:
+        """Check a crop; None means the whole image."""
+        height, width, _ = self.image_shape
+        if crop is None:
+            return height, width
+        message = f"Expected crop to be one or two integers from 1 to {(height, width)}. Received {crop!r}."
+        try:
+            window = tuple(operator.index(side) for side in (crop if isinstance(crop, tuple | list) else (crop, crop)))
+        except TypeError as err:
+            raise ValueError(message) from err
+        if len(window) != 2 or not (1 <= window[0] <= height and 1 <= window[1] <= width):
+            raise ValueError(message)
+        return window[0], window[1]
+
+
+def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
+    """Check a range of factors."""
+    message = f"Expected scale to be two finite numbers (low, high) with 0 <= low <= high. Received {scale!r}."
+    try:
+        low, high = (float(value) for value in scale)
+    except (TypeError, ValueError) as err:
+        raise ValueError(message) from err
+    if not (np.isfinite(high) and 0 <= low <= high):
+        raise ValueError(message)
+    return low, high
