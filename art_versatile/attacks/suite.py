@@ -197,8 +197,8 @@ def unseen_attacks(classifier: Any, *, preset: str = "paper", verbose: bool = Fa
     """
     The attack that the paper keeps out of training: DeepFool (L2, unbounded).
 
-
     :param classifier: An ART classifier with class gradients and logits, ``clip_values=(0, 1)``.
+    :param preset: "paper" or "quick".
     :param verbose: Show ART's progress bar.
     :return: Name -> attack.
     """

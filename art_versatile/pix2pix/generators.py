@@ -199,7 +199,8 @@ class CompactGenerator(keras.Model):
         name: str = "compact",
     ) -> None:
         widths, blocks = _check_ints("widths", widths), _check_ints("blocks", blocks)
-        (factor,) = _check_ints("factor", [factor])
+        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 2:
+            raise ValueError(f"Expected factor to be an integer of at least 2. Received {factor!r}.")
         if len(widths) != len(blocks):
             raise ValueError(f"Expected as many blocks as widths. Received blocks={blocks}, widths={widths}.")
         if len(sigmas) < 1 or not all(math.isfinite(s) and s >= 0 for s in sigmas):

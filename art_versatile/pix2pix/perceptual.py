@@ -64,7 +64,9 @@ class PerceptualLoss:
         self._name, self._extractor = model.name, model
         if self.layers:
             outputs = [model.get_layer(name).output for name in self.layers]
-            self._extractor = keras.Model(model.inputs, [*outputs, model.output] if prediction_weight else outputs)
+            # The one tensor, not a list of it: Keras warns of the difference at every call.
+            inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+            self._extractor = keras.Model(inputs, [*outputs, *model.outputs] if prediction_weight else outputs)
 
     @classmethod
     def of_classifier(
@@ -80,7 +82,7 @@ class PerceptualLoss:
         :param kwargs: Passed to :class:`PerceptualLoss`.
         """
         convolutions = [layer.name for layer in model.layers if type(layer) is keras.layers.Conv2D]
-        if not getattr(model, "inputs", None) or not hasattr(model, "operations"):
+        if not getattr(model, "inputs", None):
             convolutions = []
         chosen = [convolutions[(i + 1) * len(convolutions) // count - 1] for i in range(min(count, len(convolutions)))]
         if len(convolutions) < count:

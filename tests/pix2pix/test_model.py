@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from art_versatile.pix2pix import CompactGenerator, LossSchedule, PerceptualLoss, Pix2Pix, patchgan
+from art_versatile.pix2pix.model import ScheduleCallback
+
+SCHEDULE = LossSchedule([(2, 10.0, 3.0), (1, 5.0, 0.5)])
+
+
+def make_generator(seed=0, noise=0.0):
+    generator = CompactGenerator(widths=(8, 8), blocks=(1, 1), factor=2, sigmas=(0.0, 1.0), noise=noise, seed=seed)
+    rng = np.random.default_rng(seed)
+    generator.set_weights([w + 0.02 * rng.standard_normal(w.shape) for w in generator.get_weights()])
+    return generator
+
+
+def make_perceptual(seed=0):
+    image = keras.Input((None, None, 3))
+    init = [keras.initializers.GlorotUniform(seed=seed + k) for k in range(2)]
+    x = keras.layers.Conv2D(4, 3, activation="tanh", kernel_initializer=init[0], name="features")(image)
+    x = keras.layers.Dense(5, kernel_initializer=init[1])(keras.layers.GlobalAveragePooling2D()(x))
+    return PerceptualLoss(keras.Model(image, x), ["features"], prediction_weight=0.5)
+
+
+def make(
+    generator_optimizer=None, discriminator_optimizer=None, *, adversarial=True, perceptual=True, noise=0.0, **more
+):
+    model = Pix2Pix(
+        make_generator(noise=noise),
+        patchgan(4, seed=1) if adversarial else None,
+        make_perceptual() if perceptual else None,
+        schedule=SCHEDULE,
+    )
+    model.compile(generator_optimizer, discriminator_optimizer, **more)
+    return model
+
+
+def make_small(generator_optimizer=None, **more):
+    """What the loop does can be seen on networks of one layer, compiled at once."""
+    image, other = keras.Input((None, None, 3)), keras.Input((None, None, 3))
+    init = [keras.initializers.GlorotUniform(seed=seed) for seed in range(3)]
+    noisy = keras.layers.GaussianNoise(0.1, seed=0)(image)
+    seen = keras.layers.Concatenate()([image, other])
+    model = Pix2Pix(
+        keras.Model(image, keras.layers.Conv2D(3, 1, kernel_initializer=init[0])(noisy)),
+        keras.Model([image, other], keras.layers.Conv2D(1, 8, 8, kernel_initializer=init[1])(seen)),
+        PerceptualLoss(
+            keras.Model(image, keras.layers.Conv2D(2, 3, kernel_initializer=init[2], name="f")(image)), ["f"]
+        ),
+        schedule=SCHEDULE,
+    )
+    model.compile(generator_optimizer or keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01), **more)
+    return model
+
+
+def batch(n=2, seed=0):
+    """(adversarial, clean): smooth pictures and the same under noise of one sign a pixel."""
+    rng = np.random.default_rng(seed)
+    clean = rng.uniform(0.2, 0.8, (n, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
+    adversarial = clean + 0.1 * rng.choice([-1.0, 1.0], clean.shape)
+    return tf.constant(adversarial, tf.float32), tf.constant(clean, tf.float32)
+
+
+def fit(model, data=None, **kwargs):
+    data = dataset() if data is None else data
+    return model.fit(data, **{"verbose": 0, "shuffle": False, **kwargs}).history
+
+
+def dataset(n=4, batch_size=2):
+    return tf.data.Dataset.from_tensor_slices(batch(n)).batch(batch_size)
+
+
+def weights(model):
+    return [w.copy() for w in model.get_weights()]
+
+
+def assert_equal(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def changed(a, b):
+    return [not np.array_equal(x, y) for x, y in zip(a, b, strict=True)]
+
+
+class TestTrainStep:
+    def test_losses_and_gradients_against_a_hand_written_step(self):
+        """With plain gradient descent of rate 1 the weights move by the gradient itself."""
+        model = make(keras.optimizers.SGD(1.0), keras.optimizers.SGD(1.0))
+        x_adv, clean = batch()
+        generator, discriminator, perceptual = make_generator(), patchgan(4, seed=1), make_perceptual()
+        assert_equal(weights(model.generator), weights(generator))
+
+        def bce(logits, real):
+            d = 1 / (1 + tf.exp(-tf.cast(logits, tf.float64)))
+            return tf.cast(-tf.reduce_mean(tf.math.log(d if real else 1 - d)), tf.float32)
+
+        with tf.GradientTape() as tape:
+            purified = generator(x_adv)
+            expected = {
+                "pixel": tf.reduce_mean(tf.abs(purified - clean)),
+                "perceptual": perceptual(purified, clean),
+                "adversarial": bce(discriminator([x_adv, purified]), True),
+            }
+            total = 10.0 * expected["pixel"] + 3.0 * expected["perceptual"] + expected["adversarial"]
+        generator_gradients = tape.gradient(total, generator.trainable_variables)
+        with tf.GradientTape() as tape:  # two separate passes
+            real, fake = discriminator([x_adv, clean]), discriminator([x_adv, tf.stop_gradient(purified)])
+            expected["discriminator"] = (bce(real, True) + bce(fake, False)) / 2
+        discriminator_gradients = tape.gradient(expected["discriminator"], discriminator.trainable_variables)
+        expected["loss"] = total
+
+        metrics = model.train_step((x_adv, clean))
+        assert set(metrics) == set(expected)
+        for name, value in expected.items():
+            assert float(metrics[name]) == pytest.approx(float(value), rel=1e-4), name
+        for network, before, gradients in (
+            (model.generator, generator, generator_gradients),
+            (model.discriminator, discriminator, discriminator_gradients),
+        ):
+            for after, start, gradient in zip(
+                network.trainable_variables, before.trainable_variables, gradients, strict=True
+            ):
+                np.testing.assert_allclose(start - after, gradient, atol=2e-5, rtol=1e-3, err_msg=after.path)
+                assert np.abs(gradient).max() > 0 or "bias" in after.path
+
+    @pytest.mark.parametrize("frozen", ["generator", "discriminator"])
+    def test_each_step_moves_its_own_network_only(self, frozen):
+        optimizers = [keras.optimizers.SGD(0.0 if frozen == name else 0.1) for name in ("generator", "discriminator")]
+        model = make(*optimizers)
+        networks = {"generator": model.generator, "discriminator": model.discriminator}
+        before = {name: weights(network) for name, network in networks.items()}
+        model.train_step(batch())
+        for name, network in networks.items():
+            moved = changed(before[name], weights(network))
+            assert any(moved) == (name != frozen)
+
+    def test_the_perceptual_network_stays_as_it_is(self):
+        model = make()
+        extractor = model.perceptual._extractor
+        before = weights(extractor)
+        model.train_step(batch())
+        assert_equal(before, weights(extractor))
+        own = model.generator.count_params() + model.discriminator.count_params()
+        assert model.count_params() == own + 2  # and the two loss weights
+
+    @pytest.mark.parametrize(
+        ("arguments", "names"),
+        [
+            ({}, {"loss", "pixel", "perceptual", "adversarial", "discriminator"}),
+            ({"perceptual": False}, {"loss", "pixel", "adversarial", "discriminator"}),
+            ({"adversarial": False}, {"loss", "pixel", "perceptual"}),
+            ({"adversarial": False, "perceptual": False}, {"loss", "pixel"}),
+        ],
+    )
+    def test_with_and_without_each_part(self, arguments, names):
+        model = make(**arguments, run_eagerly=True)
+        assert (model.discriminator_optimizer is None) == (not arguments.get("adversarial", True))
+        history = fit(model, epochs=2)
+        assert set(history) == names
+        assert all(np.isfinite(values).all() and len(values) == 2 for values in history.values())
+
+    def test_the_total_is_the_weighted_sum(self):
+        model = make()
+        model.pixel_weight.assign(7.0)
+        model.perceptual_weight.assign(0.25)
+        m = {name: float(value) for name, value in model.train_step(batch()).items()}
+        assert m["loss"] == pytest.approx(7 * m["pixel"] + 0.25 * m["perceptual"] + m["adversarial"], rel=1e-5)
+
+    def test_metrics_are_means_over_the_epoch(self):
+        model = make(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+        first, second = (float(model.generator(x)[0, 0, 0, 0]) for x, _ in (batch(seed=0), batch(seed=1)))
+        assert first != second
+        values = []
+        for seed in (0, 1):
+            model.reset_metrics()
+            values.append(float(model.train_step(batch(seed=seed))["loss"]))
+        model.reset_metrics()
+        model.train_step(batch(seed=0))
+        assert float(model.train_step(batch(seed=1))["loss"]) == pytest.approx(np.mean(values), rel=1e-5)
+        assert values[0] != pytest.approx(values[1], rel=1e-3)
+
+
+class TestFit:
+    def test_loss_falls_with_every_part(self):
+        model = make(keras.optimizers.Adam(3e-3))
+        history = fit(model, dataset(4, 4), epochs=12)
+        weighted = 10 * np.array(history["pixel"]) + np.array(history["perceptual"])
+        assert weighted[-1] < 0.8 * weighted[0]
+        assert history["pixel"][-1] < 0.8 * history["pixel"][0]
+        assert set(history) == {"loss", "pixel", "perceptual", "adversarial", "discriminator"}
+
+    def test_the_schedule_sets_the_weights_as_epochs_begin(self):
+        seen = []
+
+        class Look(keras.callbacks.Callback):
+            def on_train_batch_begin(self, batch, logs=None):
+                seen.append((float(self.model.pixel_weight.numpy()), float(self.model.perceptual_weight.numpy())))
+
+        model = make_small()
+        assert (float(model.pixel_weight.numpy()), float(model.perceptual_weight.numpy())) == (10.0, 3.0)
+        fit(model, epochs=4, callbacks=[Look()])
+        assert seen == [(10.0, 3.0)] * 4 + [(5.0, 0.5)] * 4
+
+    def test_a_run_that_goes_on_is_in_the_stage_of_its_epoch(self):
+        m = fit(make_small(), initial_epoch=2, epochs=3)
+        expected = 5 * m["pixel"][0] + 0.5 * m["perceptual"][0] + m["adversarial"][0]
+        assert m["loss"][0] == pytest.approx(expected, rel=1e-4)
+
+    def test_the_weights_are_followed_inside_the_compiled_step(self):
+        m = fit(make_small())
+        assert len(m["loss"]) == SCHEDULE.epochs == 3
+        for epoch in range(3):
+            pixel, perceptual = SCHEDULE(epoch)
+            expected = pixel * m["pixel"][epoch] + perceptual * m["perceptual"][epoch] + m["adversarial"][epoch]
+            assert m["loss"][epoch] == pytest.approx(expected, rel=1e-4)
+
+    def test_no_epochs(self):
+        model = make_small()
+        before = weights(model.generator)
+        assert fit(model, epochs=0) == {}
+        assert_equal(before, weights(model.generator))
+
+    def test_the_same_seeds_give_the_same_weights(self):
+        runs = []
+        for _ in range(2):
+            model = make_small()
+            fit(model, epochs=2)
+            runs.append([*weights(model.generator), *weights(model.discriminator)])
+        for a, b in zip(*runs, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-7)
+        assert any(changed(runs[0], [*weights(make_small().generator), *weights(make_small().discriminator)]))
+
+    def test_eager_and_compiled_steps_agree(self):
+        eager, compiled = (fit(make_small(run_eagerly=eagerly), epochs=2) for eagerly in (True, False))
+        for name, values in eager.items():
+            np.testing.assert_allclose(values, compiled[name], rtol=1e-4, err_msg=name)
+
+    def test_evaluate_is_the_deterministic_generator(self):
+        model = make_small()
+        before = weights(model.generator)
+        x_adv, clean = batch(4)
+        result = model.evaluate(dataset(), verbose=0, return_dict=True)
+        assert {"loss", "pixel", "perceptual"} <= set(result)
+        purified = model.generator(x_adv)
+        pixel = float(tf.reduce_mean(tf.abs(purified - clean)))
+        perceptual = np.mean([model.perceptual(purified[i : i + 2], clean[i : i + 2]) for i in (0, 2)])
+        assert result["pixel"] == pytest.approx(pixel, rel=1e-4)
+        assert result["perceptual"] == pytest.approx(perceptual, rel=1e-3)
+        assert result["loss"] == pytest.approx(10 * pixel + 3 * perceptual, rel=1e-3)
+        assert_equal(before, weights(model.generator))
+
+    def test_validation_data(self):
+        history = fit(make_small(), epochs=1, validation_data=dataset())
+        trained = {"loss", "pixel", "perceptual", "adversarial", "discriminator"}
+        assert {name for name in history if not name.startswith("val_")} == trained
+        assert {"val_loss", "val_pixel", "val_perceptual"} == set(history) - trained
+
+    def test_predict(self):
+        model = make_small()
+        x_adv, _ = batch()
+        np.testing.assert_allclose(model.predict(x_adv), model.generator(x_adv), atol=1e-5)
+        assert not np.allclose(model(x_adv, training=True), model.generator(x_adv))
+
+    def test_weights_come_back_from_a_checkpoint(self, tmp_path):
+        model = make()
+        model.train_step(batch())
+        model.save_weights(tmp_path / "pix2pix.weights.h5")
+        again = make()
+        assert any(changed(weights(again.generator), weights(model.generator)))
+        again.load_weights(tmp_path / "pix2pix.weights.h5")
+        assert_equal(weights(again.generator), weights(model.generator))
+        assert_equal(weights(again.discriminator), weights(model.discriminator))
+
+
+class TestCompile:
+    def test_the_papers_optimizers(self):
+        model = make()
+        assert model.optimizer is not model.discriminator_optimizer
+        for optimizer in (model.optimizer, model.discriminator_optimizer):
+            assert isinstance(optimizer, keras.optimizers.Adam)
+            assert float(optimizer.learning_rate.numpy()) == pytest.approx(2e-4)
+            assert (optimizer.beta_1, optimizer.beta_2) == (0.5, 0.999)
+
+    def test_one_optimizer_for_both(self):
+        optimizer = keras.optimizers.Adam()
+        with pytest.raises(ValueError, match=r"Expected two optimizers\. Received one object for both\."):
+            make(optimizer, optimizer)
+
+    def test_schedule(self):
+        with pytest.raises(TypeError, match=r"Expected schedule to be a LossSchedule\. Received \(100, 1\)\."):
+            Pix2Pix(make_generator(), schedule=(100, 1))
+
+    def test_the_paper_schedule_is_the_default(self):
+        model = Pix2Pix(make_generator())
+        assert model.schedule.epochs == 100
+        callback = ScheduleCallback()
+        callback.set_model(model)
+        callback.on_epoch_begin(40)
+        assert (float(model.pixel_weight.numpy()), float(model.perceptual_weight.numpy())) == (100.0, 50.0)

