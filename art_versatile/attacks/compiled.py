@@ -244,7 +244,7 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
             kwargs.get("seed", self._seed),
         )
         super().set_params(**kwargs)
-        self._traces.clear()
+        self._traces = {}  # a new one: a copy may share the old
 
     def _compilable(self, x: Any) -> bool:
         varying = isinstance(x, np.ndarray) and x.dtype.hasobject
