@@ -85,11 +85,12 @@ class VersatileTrainer(Trainer):
         if not isinstance(attacks, Mapping):
             attacks = {f"{i} {type(attack).__name__}": attack for i, attack in enumerate(attacks)}
         self.attacks = dict(attacks)
-        low, high = (float(v) for v in np.ravel(classifier.clip_values)[:2])
+        low, high = np.ravel(classifier.clip_values)[:2]
+        self._clip_values = (float(low), float(high))
         self._fitted = purifier is not None
         self.purifier = purifier or VersatilePurifier(
             build_generator("compact", seed=seed),
-            clip_values=(low, high),
+            clip_values=self._clip_values,
             channels_first=bool(getattr(classifier, "channels_first", False)),
         )
         self._check_params()
@@ -109,12 +110,11 @@ class VersatileTrainer(Trainer):
                 f"Expected perceptual to be a PerceptualLoss, 'classifier' or None. Received {self.perceptual!r}."
             )
         check_choice("split", self.split, ("one_per_image", "every"))
-        for name, low, high in (("clip_values", *np.ravel(self._classifier.clip_values)[:2]),):
-            if not np.allclose(self.purifier.clip_values, (low, high)):
-                raise ValueError(
-                    f"Expected a purifier with the classifier's {name} {(float(low), float(high))}. Received "
-                    f"{self.purifier.clip_values}."
-                )
+        if not np.allclose(self.purifier.clip_values, self._clip_values):
+            raise ValueError(
+                f"Expected a purifier with the classifier's clip_values {self._clip_values}. Received "
+                f"{self.purifier.clip_values}."
+            )
         if self.purifier.channels_first != bool(getattr(self._classifier, "channels_first", False)):
             raise ValueError(
                 f"Expected a purifier with the classifier's channels_first. Received {self.purifier.channels_first}."
