@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +27,34 @@ RESERVED = ("format", "architecture", "config", "parameters", "weights", "art_ve
 
 _PRETRAINED = Path(__file__).parent / "pretrained"
 
+Networks = Mapping[str, Callable[..., Any]]
+"""Names of architectures -> their classes."""
 
-def pretrained_names() -> list[str]:
-    """Names of the weights that ship with the package."""
-    return sorted(path.parent.name for path in _PRETRAINED.glob(f"*/{CARD}"))
+
+def _architectures(networks: Networks | None) -> Networks:
+    from art_versatile.pix2pix.generators import GENERATORS
+
+    return GENERATORS if networks is None else networks
+
+
+def pretrained_names(networks: Networks | None = None) -> list[str]:
+    """
+    Names of the weights that ship with the package.
+
+    :param networks: Of these architectures; None means the purifiers' generators.
+    """
+    known = _architectures(networks)
+    cards = {path.parent.name: json.loads(path.read_text()) for path in _PRETRAINED.glob(f"*/{CARD}")}
+    return sorted(name for name, card in cards.items() if card["architecture"] in known)
 
 
 def save(
-    generator: keras.Model, path: str | Path, *, dtype: str = "float32", card: dict[str, Any] | None = None
+    generator: keras.Model,
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    card: dict[str, Any] | None = None,
+    networks: Networks | None = None,
 ) -> Path:
     """
     Write a generator's weights and their card into a folder.
@@ -45,19 +66,19 @@ def save(
     :param path: The folder; made where it is missing.
     :param dtype: "float32" or "float16".
     :param card: Further facts, JSON-able.
+    :param networks: Architectures by name, of which the network is one; None means the purifiers' generators.
     :return: The folder.
     :raises ValueError: If the generator is of another kind, or the card names a reserved key.
     """
     from safetensors.numpy import save as serialize
 
-    from art_versatile.pix2pix.generators import GENERATORS
-
+    known = _architectures(networks)
     check_choice("dtype", dtype, ("float32", "float16"))
     architecture = getattr(generator, "architecture", None)
-    if architecture not in GENERATORS:
+    if architecture not in known:
+        maker = " made by build_generator" if networks is None else ""
         raise ValueError(
-            f"Expected a generator made by build_generator ({sorted(GENERATORS)}); save other models with Keras. "
-            f"Received {generator.name!r}."
+            f"Expected a generator{maker} ({sorted(known)}); save other models with Keras. Received {generator.name!r}."
         )
     reserved = sorted(set(card or {}) & set(RESERVED))
     if reserved:
@@ -101,11 +122,15 @@ def _write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(name_or_path: str | Path) -> tuple[keras.Model, dict[str, Any]]:
+def load(
+    name_or_path: str | Path, networks: Networks | None = None, /, **changes: Any
+) -> tuple[keras.Model, dict[str, Any]]:
     """
     Read a generator from a folder.
 
     :param name_or_path: A name that ships with the package, or a folder written by :func:`save`.
+    :param networks: Architectures by name, of which the weights have to be; None means the purifiers' generators.
+    :param changes: Arguments of the architecture to change: those that no weight depends on, as ``noise``.
     :return: The generator in float32, and its card.
     :raises FileNotFoundError: If the folder or a file of it is missing.
     :raises ValueError: If the card is not a card, or the weights do not match it.
@@ -113,15 +138,12 @@ def load(name_or_path: str | Path) -> tuple[keras.Model, dict[str, Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as deserialize
 
-    from art_versatile.pix2pix.generators import build_generator
-
+    known, names = _architectures(networks), pretrained_names(networks)
     folder = _PRETRAINED / str(name_or_path)
-    if str(name_or_path) not in pretrained_names():
+    if str(name_or_path) not in names:
         folder = Path(name_or_path)
     if not (folder / CARD).is_file():
-        raise FileNotFoundError(
-            f"Expected one of {pretrained_names()} or a folder with a {CARD}. Received {str(name_or_path)!r}."
-        )
+        raise FileNotFoundError(f"Expected one of {names} or a folder with a {CARD}. Received {str(name_or_path)!r}.")
     try:
         card = json.loads((folder / CARD).read_text())
         if card["format"] != FORMAT:
@@ -131,6 +153,8 @@ def load(name_or_path: str | Path) -> tuple[keras.Model, dict[str, Any]]:
         architecture, config = card["architecture"], dict(card["config"])
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"Expected a card of format {FORMAT}. Received {folder / CARD}: {err!r}") from err
+    if str(architecture) not in known:
+        raise ValueError(f"Expected weights of an architecture in {sorted(known)}. Received those of {architecture!r}.")
     if not file.is_file():
         raise FileNotFoundError(f"Expected the weights file {file.name}, which the card names. Received none.")
     block = file.read_bytes()
@@ -138,7 +162,7 @@ def load(name_or_path: str | Path) -> tuple[keras.Model, dict[str, Any]]:
     if received != digest:
         raise ValueError(f"Expected {file.name} with SHA-256 {digest}. Received {received}: the file is corrupted.")
     try:
-        generator = build_generator(architecture, **config)
+        generator = known[architecture](**{**config, **changes})
         arrays = deserialize(block)
         generator.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays)])
     except (ValueError, TypeError, SafetensorError) as err:

@@ -12,7 +12,7 @@ import art_versatile
 PACKAGE = Path(art_versatile.__file__).parent
 # A module may import from those of its own row and from the rows above it.
 ALLOWED = {
-    "base": {"_checks", "_version", "_torch_file"},
+    "base": {"_checks", "_files", "_version", "_torch_file"},
     "images": {"base"},
     "classifiers": {"base"},
     "pix2pix": {"base"},
@@ -20,13 +20,14 @@ ALLOWED = {
     "purifier": {"base", "weights", "pix2pix"},
     "attacks": {"base"},
     "pairs": {"base", "attacks", "images"},
-    "trainer": {"base", "attacks", "pairs", "pix2pix", "purifier"},
+    "training": {"base", "weights", "pix2pix", "pairs"},
+    "trainer": {"base", "attacks", "pairs", "pix2pix", "purifier", "training"},
     "evaluation": {"base", "attacks"},
     "reports": {"base", "evaluation"},
-    "baselines": {"base"},
+    "baselines": {"base", "images", "weights"},
     "experiments": {
-        "base", "images", "classifiers", "pix2pix", "weights", "purifier", "attacks", "pairs", "trainer", "evaluation",
-        "reports", "baselines",
+        "base", "images", "classifiers", "pix2pix", "weights", "purifier", "attacks", "pairs", "training", "trainer",
+        "evaluation", "reports", "baselines",
     },
 }  # fmt: skip
 FREE = {"cli", "__main__", "__init__"}

@@ -1,6 +1,9 @@
 """Each example runs, at smoke size."""
 
 import runpy
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,36 @@ def test_train_your_purifier(main, capsys, tmp_path):
     main("train_your_purifier.py")(out=tmp_path / "mine", images=4, size=64, epochs=2)
     assert "loss by epoch" in capsys.readouterr().out
     assert (tmp_path / "mine" / "card.json").is_file()
+
+
+def test_compare_defences(main, capsys, tmp_path):
+    x, y, names = demo_images(3, 96)
+    for image, name in zip(x, names, strict=True):
+        save_png(image, tmp_path / "photographs" / name.replace(".jpg", ".png"))
+    rows = [f"{name.replace('.jpg', '.png')},{label}" for name, label in zip(names, y, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,imagenet_index", *rows]) + "\n")
+    main("compare_defences.py")(
+        tmp_path / "photographs", tmp_path / "labels.csv", size=96, max_iter=2, evaluations=2, batch_size=2
+    )
+    output = " ".join(capsys.readouterr().out.split())
+    for name in ("none", "VersatilePurifier", "RandomResizing", "R-CAM", "small", "bicubic", "WaveletDenoising", "ART"):
+        assert name in output
+    assert "n = 3" in output
+    assert output.count("worst") == 7  # three random defences, clean and attacked, and the caption
+
+
+@pytest.mark.slow
+def test_train_on_two_workers(tmp_path):
+    """Both on this machine, at the smallest size."""
+    process = runpy.run_path(str(Path(__file__).parent / "training_process.py"))
+    store = process["make_store"](tmp_path / "pairs", 4, (64, 64, 3))
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("localhost", 0))
+        workers = ",".join(f"localhost:{free.getsockname()[1]}" for free in (first, second))
+    command = [sys.executable, str(EXAMPLES / "train_on_two_workers.py"), store.path, str(tmp_path / "run")]
+    options = ["--workers", workers, "--epochs", "1", "--crop", "64", "--batch-size", "4"]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.count("loss by epoch") == 1
+    assert (tmp_path / "run" / "last" / "card.json").is_file()

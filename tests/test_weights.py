@@ -13,7 +13,15 @@ from art_versatile import weights
 from art_versatile._version import __version__
 from art_versatile.pix2pix.generators import CompactGenerator, UNet256Generator
 
-CONFIG = {"widths": [8, 12], "blocks": [1, 2], "factor": 2, "sigmas": [0.0, 1.0], "noise": 0.1, "seed": 3}
+CONFIG = {
+    "widths": [8, 12],
+    "blocks": [1, 2],
+    "factor": 2,
+    "sigmas": [0.0, 1.0],
+    "noise": 0.1,
+    "raw_input": False,
+    "seed": 3,
+}
 
 
 def make_generator(seed=3):
@@ -203,7 +211,6 @@ class TestLoadErrors:
         "changes",
         [
             {"architecture": "unet256", "config": {"filters": 1}},
-            {"architecture": "resnet"},
             {"config": {**CONFIG, "widths": [8, 16]}},
             {"config": {**CONFIG, "blocks": [1, 1]}},
             {"config": {**CONFIG, "unknown": 1}},
@@ -212,6 +219,13 @@ class TestLoadErrors:
     def test_weights_of_another_network(self, folder, changes):
         edit(folder, **changes)
         with pytest.raises(ValueError, match=r"Expected the weights of \w+\(.*\)\. Received generator-"):
+            weights.load(folder)
+
+    @pytest.mark.parametrize("name", ["resnet", ["compact"], None])
+    def test_another_architecture(self, folder, name):
+        edit(folder, architecture=name)
+        expected = r"Expected weights of an architecture in \['compact', 'unet256'\]\. Received those of "
+        with pytest.raises(ValueError, match=expected + re.escape(repr(name))):
             weights.load(folder)
 
     def test_the_card_names_a_file_of_its_own_folder_only(self, folder, tmp_path):
@@ -234,6 +248,22 @@ class TestShipped:
         np.testing.assert_array_equal(weights.load("b")[0].get_weights()[0], generator.get_weights()[0])
         with pytest.raises(FileNotFoundError, match=r"Expected one of \['a', 'b'\] or a folder .* Received 'c'"):
             weights.load("c")
+
+    def test_networks_of_another_registry_are_kept_apart(self, generator, tmp_path, monkeypatch):
+        monkeypatch.setattr(weights, "_PRETRAINED", tmp_path)
+        others = {"other": CompactGenerator}
+        weights.save(generator, tmp_path / "a")
+        monkeypatch.setattr(CompactGenerator, "architecture", "other")
+        weights.save(generator, tmp_path / "b", networks=others)
+        assert (weights.pretrained_names(), weights.pretrained_names(others)) == (["a"], ["b"])
+        read, card = weights.load("b", others)
+        assert card["architecture"] == "other"
+        np.testing.assert_array_equal(read.get_weights()[0], generator.get_weights()[0])
+        for name, networks in (("b", None), ("a", others)):
+            with pytest.raises(FileNotFoundError, match=f"Received '{name}'"):
+                weights.load(name, networks)
+            with pytest.raises(ValueError, match=r"Expected weights of an architecture in .* Received those of"):
+                weights.load(tmp_path / name, networks)
 
     @pytest.mark.parametrize("name", weights.pretrained_names())
     def test_each_loads(self, name):

@@ -17,6 +17,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from art_versatile._checks import check_bool
+
 __all__ = ["GENERATORS", "CompactGenerator", "UNet256Generator", "build_generator"]
 
 _register = keras.saving.register_keras_serializable(package="art_versatile")
@@ -182,10 +184,13 @@ class CompactGenerator(keras.Model):
     :param sigmas: Standard deviations, in pixels, of the low-pass versions; 0 is the image itself.
     :param noise: Standard deviation, pixels in [0, 1], of the noise z added to the input: random with
         ``training=True``, one fixed pattern otherwise. See :class:`Noise`.
+    :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
+        keeps of the image carries the noise.
     :param seed: Seed of the initial weights and of the noise.
     """
 
     architecture = "compact"
+    full_precision = ("z", "base", "sum", "unpack", "purified")
 
     def __init__(
         self,
@@ -195,6 +200,7 @@ class CompactGenerator(keras.Model):
         factor: int = 4,
         sigmas: Sequence[float] = (0.0, 0.8, 1.6),
         noise: float = 0.05,
+        raw_input: bool = False,
         seed: int = 0,
         name: str = "compact",
     ) -> None:
@@ -207,6 +213,7 @@ class CompactGenerator(keras.Model):
             raise ValueError(f"Expected sigmas to be one or more finite numbers of at least 0. Received {sigmas!r}.")
         if not 0 <= noise < 1:
             raise ValueError(f"Expected noise in [0, 1). Received {noise!r}.")
+        check_bool("raw_input", raw_input)
         rng = np.random.default_rng(seed)
 
         def conv(x: Any, n: int, kernel: int = 3, stride: int = 1, gain: float = 2.0, activation: Any = None) -> Any:
@@ -223,7 +230,8 @@ class CompactGenerator(keras.Model):
 
         image = keras.Input((None, None, 3), name="image")
         seen = Noise(noise, seed, name="z")(image) if noise else image
-        x = conv(SpaceToDepth(factor, name="pack")(layers.Rescaling(2.0, -1.0)(seen)), widths[0])
+        shown = layers.Concatenate(name="both")([seen, image]) if raw_input else seen
+        x = conv(SpaceToDepth(factor, name="pack")(layers.Rescaling(2.0, -1.0)(shown)), widths[0])
         skips = []
         for level, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
             if level:
@@ -240,7 +248,7 @@ class CompactGenerator(keras.Model):
         pixels = factor**2
         x = conv(layers.ReLU()(x), pixels * (3 + len(sigmas)), gain=0.0)
         base = LowPassMix(sigmas, factor, name="base")(seen, x[..., 3 * pixels :])
-        x = DepthToSpace(factor, name="unpack")(layers.Add()([base, x[..., : 3 * pixels]]))
+        x = DepthToSpace(factor, name="unpack")(layers.Add(name="sum")([base, x[..., : 3 * pixels]]))
         purified = layers.ReLU(max_value=1.0, name="purified")(x)
         super().__init__(image, purified, name=name)
         self.size_multiple = factor * 2 ** (len(widths) - 1)
@@ -250,6 +258,7 @@ class CompactGenerator(keras.Model):
             "factor": factor,
             "sigmas": tuple(float(s) for s in sigmas),
             "noise": float(noise),
+            "raw_input": bool(raw_input),
             "seed": int(seed),
         }
 
@@ -279,6 +288,7 @@ class UNet256Generator(keras.Model):
     """
 
     architecture = "unet256"
+    full_precision = ("output", "purified")
 
     def __init__(self, *, filters: int = 64, dropout: float = 0.5, seed: int = 0, name: str = "unet256") -> None:
         (filters,) = _check_ints("filters", [filters])
@@ -309,7 +319,8 @@ class UNet256Generator(keras.Model):
             if level < 3 and dropout:
                 x = layers.Dropout(dropout, seed=int(rng.integers(2**31)))(x)
             x = layers.Concatenate()([x, skips.pop()])
-        x = layers.Conv2DTranspose(3, 4, 2, "same", activation="tanh", kernel_initializer=init())(layers.ReLU()(x))
+        x = layers.ReLU()(x)
+        x = layers.Conv2DTranspose(3, 4, 2, "same", activation="tanh", kernel_initializer=init(), name="output")(x)
         super().__init__(image, layers.Rescaling(0.5, 0.5, name="purified")(x), name=name)
         self.size_multiple = 256
         self._arguments = {"filters": filters, "dropout": float(dropout), "seed": int(seed)}

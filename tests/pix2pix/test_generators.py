@@ -227,6 +227,23 @@ class TestUNet256:
 
 
 class TestCompact:
+    def test_the_raw_image_is_shown_besides_the_noisy_one(self):
+        """With zeros for what comes from the raw image, it is the generator that does not see it."""
+        config = {**SMALL, "noise": 0.1, "seed": 2}
+        both = trained(build_generator("compact", **config, raw_input=True))
+        one = build_generator("compact", **config)
+        kernel, *rest = both.get_weights()
+        pixels = config["factor"] ** 2
+        split = kernel.reshape(3, 3, pixels, 2, 3, -1)  # noisy, raw
+        one.set_weights([split[:, :, :, 0].reshape(3, 3, 3 * pixels, -1), *rest])
+        x = images(2)
+        assert np.abs(both(x).numpy() - one(x).numpy()).max() > 1e-3
+        split[:, :, :, 1] = 0
+        both.set_weights([split.reshape(kernel.shape), *rest])
+        np.testing.assert_allclose(both(x), one(x), atol=1e-6)
+        with pytest.raises(ValueError, match="Expected raw_input"):
+            build_generator("compact", raw_input="no")
+
     def test_parameters(self):
         """
         Kernel size x C_in x C_out + C_out; a residual block is two 3x3 convolutions.
