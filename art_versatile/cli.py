@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from art_versatile._version import __version__
+
+if TYPE_CHECKING:
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    from art_versatile.pairs import PairStore
+    from art_versatile.pix2pix.perceptual import PerceptualLoss
+    from art_versatile.pix2pix.presets import Preset
+    from art_versatile.training import Validation
 
 __all__ = ["app"]
 
@@ -37,8 +46,9 @@ def _main(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    # TensorFlow prints start-up notes on every run.
+    # TensorFlow prints start-up notes on every run; ART warns of frameworks that this package does not use.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", message="PyTorch not found", category=UserWarning)
 
 
 @app.command()
@@ -177,6 +187,250 @@ def pairs(
     for name, rate in store.success_rates.items():
         table.add_row(name, "-" if rate is None else f"{rate:.1%}")
     Console().print(table)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run: weights, log, curves, checkpoints.")],
+    pairs: Annotated[Path | None, typer.Option(help="A store made by the command pairs.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="In place of --pairs: images to attack first, into OUT/pairs.")
+    ] = None,
+    classifier: Annotated[
+        str, typer.Option(help="Classifier of the features, of the validation and of --images.")
+    ] = "efficientnet_lite0",
+    attacks: Annotated[str, typer.Option(help="With --images: names out of the paper's six; all by default.")] = "",
+    attack_preset: Annotated[str, typer.Option(help="With --images: paper or quick.")] = "quick",
+    eps: Annotated[str, typer.Option(help="With --images: L-infinity budget, pixels in [0, 1].")] = "16/255",
+    image_size: Annotated[int, typer.Option(help="With --images: height and width in pixels.")] = 256,
+    preset: Annotated[str, typer.Option(help="paper or compact.")] = "compact",
+    weights: Annotated[
+        str | None, typer.Option(help="Train these further: a shipped name or a folder; else new ones.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="The preset's schedule is scaled to so many; its own by default.")
+    ] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="One pass over the pairs by default.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs a step; the preset's by default.")] = None,
+    crop: Annotated[int | None, typer.Option(min=1, help="Side of the crops; the preset's by default.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's; the preset's by default.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Stages epochs:pixel:perceptual, with commas; 100:100:1 is fixed weights.")
+    ] = None,
+    adversarial: Annotated[bool, typer.Option(help="Train with the discriminator.")] = True,
+    clean_share: Annotated[float | None, typer.Option(help="Share of clean pairs; the preset's by default.")] = None,
+    noise: Annotated[float | None, typer.Option(help="compact: standard deviation of the input noise.")] = None,
+    features: Annotated[str | None, typer.Option(help="vgg19, classifier or none; the preset's by default.")] = None,
+    vgg19_weights: Annotated[str, typer.Option(help="A weights file, or imagenet (downloads).")] = "imagenet",
+    validation: Annotated[Path | None, typer.Option(help="A store of held pairs, with given labels.")] = None,
+    validation_limit: Annotated[int | None, typer.Option(min=1, help="Held pairs measured.")] = None,
+    validation_every: Annotated[int, typer.Option(min=1, help="Epochs between two measurements.")] = 1,
+    monitor: Annotated[str, typer.Option(help="What the best weights are best in.")] = "val_recovered_accuracy",
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many without a better one.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = "float32",
+    mirrored: Annotated[bool, typer.Option(help="On all GPUs of this machine (MirroredStrategy).")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Also write OUT/tensorboard.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of networks, order and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in OUT.")] = False,
+) -> None:
+    """Train a purifier on adversarial pairs; OUT/best or OUT/last is then a purifier's weights folder."""
+    if (pairs is None) == (images is None):
+        raise _fail(ValueError("Expected either --pairs or --images. Received both or neither."))
+    try:
+        from art_versatile import training
+        from art_versatile import weights as stored
+        from art_versatile.classifiers import load_classifier
+        from art_versatile.pairs import PairStore
+
+        # All that can be wrong is looked at before images are attacked.
+        settings = _preset(
+            preset,
+            epochs=epochs,
+            features=features,
+            vgg19_weights=vgg19_weights,
+            batch_size=batch_size,
+            crop=crop,
+            learning_rate=learning_rate,
+            clean_share=clean_share,
+            schedule=None if schedule is None else _stages(schedule),
+            adversarial=adversarial,
+            noise=noise,
+        )
+        training.check_folder(out, resume)
+        held = None if validation is None else PairStore(validation)
+        if images is not None:
+            names = tuple(name for name in attacks.split(",") if name)
+            _make_pairs(images, out / "pairs", classifier, image_size, names, _fraction(eps), attack_preset, seed)
+        store = PairStore(pairs or out / "pairs")
+
+        import tensorflow as tf
+
+        strategy = tf.distribute.MirroredStrategy() if mirrored else tf.distribute.get_strategy()
+        with strategy.scope():
+            target = None
+            if settings.features == "classifier" or held is not None:
+                target = load_classifier(classifier, (held or store).image_shape[0])
+            perceptual = _perceptual(settings, target)
+            generator = None
+            if weights is not None:
+                generator, _ = stored.load(weights, **({} if noise is None else {"noise": noise}))
+        measured = None
+        if held is not None and target is not None:
+            measured = _validation(held, target, validation_limit, validation_every)
+        result = training.train(
+            store,
+            out,
+            preset=settings,
+            perceptual=perceptual,
+            generator=generator,
+            validation=measured,
+            monitor=monitor,
+            patience=patience,
+            steps_per_epoch=steps_per_epoch,
+            precision=precision,
+            strategy=strategy,
+            seed=seed,
+            resume=resume,
+            tensorboard=tensorboard,
+            card={"pairs": {"images": len(store.manifest["images"]), **store.manifest["parameters"]}},
+        )
+    except (ValueError, TypeError, ModuleNotFoundError, OSError, FloatingPointError) as err:
+        raise _fail(err) from err
+    typer.echo(f"{len(result.history)} epochs; weights in {out / 'last'}" + f" and {out / 'best'}" * (held is not None))
+
+
+@app.command()
+def compare_schedules(
+    pairs: Annotated[Path, typer.Option(help="A store made by the command pairs.")],
+    validation: Annotated[Path, typer.Option(help="A store of held pairs, with given labels.")],
+    out: Annotated[Path, typer.Option(help="Folder of the two runs and of schedules.json.")],
+    classifier: Annotated[
+        str, typer.Option(help="Classifier of the features and of the validation.")
+    ] = "efficientnet_lite0",
+    preset: Annotated[str, typer.Option(help="paper or compact.")] = "compact",
+    epochs: Annotated[int, typer.Option(min=3, help="Of each run; the paper's 100 are scaled to them.")] = 100,
+    steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="One pass over the pairs by default.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs a step; the preset's by default.")] = None,
+    crop: Annotated[int | None, typer.Option(min=1, help="Side of the crops; the preset's by default.")] = None,
+    features: Annotated[str | None, typer.Option(help="vgg19, classifier or none; the preset's by default.")] = None,
+    vgg19_weights: Annotated[str, typer.Option(help="A weights file, or imagenet (downloads).")] = "imagenet",
+    validation_limit: Annotated[int | None, typer.Option(min=1, help="Held pairs measured.")] = None,
+    validation_every: Annotated[int, typer.Option(min=1, help="Epochs between two measurements.")] = 1,
+    precision: Annotated[str, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of networks, order and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with the runs in OUT.")] = False,
+) -> None:
+    """Train twice with the same seed, with the paper's schedule and with fixed weights 100 and 1, and compare."""
+    from rich.console import Console
+
+    try:
+        from art_versatile.classifiers import load_classifier
+        from art_versatile.experiments.schedules import compare_schedules, schedule_table
+        from art_versatile.pairs import PairStore
+
+        settings = _preset(preset, features=features, vgg19_weights=vgg19_weights, batch_size=batch_size, crop=crop)
+        store, held = PairStore(pairs), PairStore(validation)
+        target = load_classifier(classifier, held.image_shape[0])
+        runs = compare_schedules(
+            store,
+            _validation(held, target, validation_limit, validation_every),
+            out,
+            epochs=epochs,
+            preset=settings,
+            perceptual=_perceptual(settings, target),
+            steps_per_epoch=steps_per_epoch,
+            precision=precision,
+            seed=seed,
+            resume=resume,
+        )
+    except (ValueError, TypeError, ModuleNotFoundError, OSError, FloatingPointError) as err:
+        raise _fail(err) from err
+    Console().print(schedule_table(runs))
+
+
+def _preset(
+    name: str,
+    *,
+    epochs: int | None = None,
+    features: str | None = None,
+    vgg19_weights: str = "imagenet",
+    adversarial: bool = True,
+    noise: float | None = None,
+    **fields: Any,
+) -> Preset:
+    """A preset with what the command line changes; None changes nothing."""
+    import dataclasses
+
+    from art_versatile._checks import check_choice
+    from art_versatile.pix2pix.presets import PRESETS
+
+    base = PRESETS[check_choice("--preset", name, tuple(PRESETS))]
+    changes = {key: value for key, value in fields.items() if value is not None}
+    if features is not None:
+        changes["features"] = None if features == "none" else features
+    wanted = changes.get("features", base.features)
+    if wanted != base.features:
+        changes["features_options"] = {}  # those of other features
+    if wanted == "vgg19":
+        if vgg19_weights != "imagenet" and not Path(vgg19_weights).is_file():
+            raise FileNotFoundError(f"Expected --vgg19-weights to be imagenet or a file. Received {vgg19_weights!r}.")
+        changes["features_options"] = {**changes.get("features_options", base.features_options)}
+        changes["features_options"]["weights"] = vgg19_weights
+    if not adversarial:
+        changes["discriminator"] = None
+    if noise is not None:
+        changes["generator_options"] = {**base.generator_options, "noise": noise}
+    if epochs is not None:
+        changes["schedule"] = changes.get("schedule", base.schedule).scaled_to(epochs)
+    return dataclasses.replace(base, **changes)
+
+
+def _perceptual(settings: Preset, target: TensorFlowV2Classifier | None) -> PerceptualLoss | None:
+    """The perceptual loss over a classifier, where the preset asks for it."""
+    from art_versatile.pix2pix.perceptual import PerceptualLoss
+
+    if settings.features != "classifier" or target is None:
+        return None
+    return PerceptualLoss.of_classifier(target.model, **settings.features_options)
+
+
+def _validation(held: PairStore, target: TensorFlowV2Classifier, limit: int | None, every: int) -> Validation:
+    """What measures a run on a store of held pairs."""
+    from art_versatile.training import Validation
+
+    return Validation(held.arrays(limit), held.attacks, target.predict, held.clip_values, every)
+
+
+def _make_pairs(
+    images: Path,
+    out: Path,
+    classifier: str,
+    image_size: int,
+    names: tuple[str, ...],
+    eps: float,
+    preset: str,
+    seed: int,
+) -> None:
+    """The pairs of ``train --images``; finished ones are checked and kept."""
+    import functools
+
+    from art_versatile.pairs import generate_pairs
+
+    build = functools.partial(_attacked_classifier, classifier, image_size, names, eps, None, preset, 32)
+    generate_pairs(images, None, build, out, image_size=image_size, seed=seed, classifier_name=classifier)
+
+
+def _stages(text: str) -> Any:
+    """A schedule, as "40:100:100,30:100:50"."""
+    from art_versatile.pix2pix.schedule import LossSchedule
+
+    try:
+        triples = [stage.split(":") for stage in text.split(",")]
+        return LossSchedule([(int(count), float(pixel), float(weight)) for count, pixel, weight in triples])
+    except ValueError as err:
+        raise ValueError(
+            f"Expected stages epochs:pixel:perceptual, as 40:100:100,60:100:1. Received {text!r}: {err}"
+        ) from err
 
 
 def _attacked_classifier(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from art_versatile._checks import check_images
+from art_versatile._files import atomic_path
 
 __all__ = ["IMAGE_SUFFIXES", "demo_images", "list_images", "load_image", "load_images", "read_labels", "save_png"]
 
@@ -89,14 +88,8 @@ def save_png(image: np.ndarray, path: str | Path) -> None:
     :param path: The file.
     """
     check_images(image[None], (0.0, 1.0), name="image")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with atomic_path(path) as temporary:
         Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8)).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_labels(table: str | Path, *, file: str = "file", label: str = "label") -> dict[str, int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,11 +17,16 @@ from art.defences.trainer import Trainer
 from art.utils import check_and_transform_label_format, is_probability
 from tqdm.auto import tqdm
 
+from art_versatile import training
 from art_versatile._checks import check_batch_size, check_choice, check_images
-from art_versatile.attacks.suite import numpy_seed, paper_attacks
+from art_versatile.attacks.seeding import isolated_seed
+from art_versatile.attacks.suite import paper_attacks
+from art_versatile.pairs.batches import check_integer
+from art_versatile.pairs.memory import ArrayPairs
+from art_versatile.pairs.store import PairArrays
 from art_versatile.pix2pix.generators import build_generator
-from art_versatile.pix2pix.model import Pix2Pix
 from art_versatile.pix2pix.perceptual import PerceptualLoss
+from art_versatile.pix2pix.presets import Preset
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
 from art_versatile.purifier import VersatilePurifier
 
@@ -51,7 +58,8 @@ class VersatileTrainer(Trainer):
         trains without.
     :param discriminator: Pix2pix's discriminator, :func:`art_versatile.pix2pix.patchgan`; None trains without the
         adversarial loss.
-    :param optimizer: The generator's optimizer; None takes Adam with learning rate 2e-4 and beta_1 0.5.
+    :param optimizer: The generator's optimizer; None takes Adam with learning rate 2e-4 and beta_1 0.5, or with what
+        :meth:`fit` is given.
     :param split: "one_per_image" gives each image to one attack, in turn (the paper's way); "every" gives every image
         to every attack.
     :param seed: Seed of the new generator, of the random attacks and of the order of the images.
@@ -121,10 +129,21 @@ class VersatileTrainer(Trainer):
             )
 
     def fit(
-        self, x: np.ndarray, y: np.ndarray | None = None, batch_size: int = 8, nb_epochs: int = 100, **kwargs: Any
+        self,
+        x: np.ndarray,
+        y: np.ndarray | None = None,
+        batch_size: int = 8,
+        nb_epochs: int = 100,
+        *,
+        out: str | Path | None = None,
+        resume: bool = False,
+        validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+        verbose: bool | int | None = None,
+        **changes: Any,
     ) -> keras.callbacks.History:
         """
-        Attack the classifier, then train the purifier on the pairs.
+        Attack the classifier, then train the purifier on the pairs, whole images of which the generator sees the
+        largest windows that it takes.
 
         :param x: Clean images in the classifier's ``clip_values``, (N, H, W, 3), or (N, 3, H, W) for a classifier with
             channels first.
@@ -133,38 +152,48 @@ class VersatileTrainer(Trainer):
         :param batch_size: Images a step.
         :param nb_epochs: Passes over the pairs. The schedule is by epoch and is not stretched to them; see
             :meth:`LossSchedule.scaled_to`.
-        :param kwargs: Passed to :meth:`keras.Model.fit`: callbacks, ...
-        :return: Keras's history: the mean of each named loss in each epoch.
+        :param out: Folder for weights, log, curves and checkpoints; see :func:`art_versatile.training.train`.
+        :param resume: Go on with the run in ``out``. The attacks are made anew.
+        :param validation_data: Held images and their right labels, as ``x`` and ``y``: they are attacked too, and the
+            accuracy behind the purifier is measured after each epoch.
+        :param verbose: Show progress; None as the trainer does.
+        :param changes: Passed to :func:`art_versatile.training.train`: ``callbacks``, ``precision``, ``patience``,
+            fields of a preset as ``ema`` or ``flip``, ...
+        :return: The mean of each named loss in each epoch, and what was measured, as Keras gives it.
         :raises ValueError: If the images or the numbers are not as expected; nothing has been trained then.
         """
-        x = check_images(x, self.purifier.clip_values, channels_first=self.purifier.channels_first)
-        batch_size = check_batch_size(batch_size)
-        if isinstance(nb_epochs, bool) or not isinstance(nb_epochs, int | np.integer) or nb_epochs < 1:
-            raise ValueError(f"Expected nb_epochs to be an integer of at least 1. Received {nb_epochs!r}.")
-        if self.split == "one_per_image" and len(x) < len(self.attacks):
-            raise ValueError(f"Expected at least one image for each of {len(self.attacks)} attacks. Received {len(x)}.")
-        if y is not None and len(y) != len(x):
-            raise ValueError(f"Expected as many labels as images, {len(x)}. Received {len(y)}.")
-        height, width = np.delete(x.shape[1:], 0 if self.purifier.channels_first else 2)
-        multiple = int(getattr(self.purifier.generator, "size_multiple", 1))
-        crop = (height // multiple * multiple, width // multiple * multiple)
-        if 0 in crop:
-            raise ValueError(
-                f"Expected images of at least {multiple}x{multiple} pixels for {self.purifier.generator.name}. "
-                f"Received {height}x{width}."
-            )
-        x_adv, clean = self._pairs(x.astype(np.float32), y)
-        perceptual = self._perceptual_loss(clean)
-        model = Pix2Pix(self.purifier.generator, self.discriminator, perceptual, schedule=self.schedule)
-        model.compile(self.optimizer)
-        history = model.fit(
-            self._dataset(x_adv, clean, crop, batch_size),
-            shuffle=False,  # the dataset shuffles itself
-            epochs=int(nb_epochs),
-            verbose=kwargs.pop("verbose", 1 if self.verbose else 0),
-            **kwargs,
+        batch_size, nb_epochs = check_batch_size(batch_size), check_integer("nb_epochs", nb_epochs)
+        training.check_folder(out, resume)
+        verbose = self.verbose if verbose is None else bool(verbose)
+        x, y = self._check_data(x, y)
+        preset = self._preset(x, batch_size, nb_epochs)
+        held = None
+        if validation_data is not None:
+            held_x, held_y = self._check_data(*validation_data)
+            if held_y is None:
+                raise ValueError("Expected right labels with the validation images. Received None.")
+            held = self._pairs(held_x, held_y, verbose)
+        arrays = self._pairs(x, y, verbose)
+        result = training.train(
+            ArrayPairs(*arrays[:4], tuple(self.attacks)),
+            out,
+            preset=preset,
+            perceptual=self._perceptual_loss(arrays.clean),
+            generator=self.purifier.generator,
+            optimizer=self.optimizer,
+            validation=None if held is None else training.Validation(held, tuple(self.attacks), self._classify),
+            seed=self.seed,
+            resume=resume,
+            progress=verbose,
+            **changes,
         )
         self._fitted = True
+        history = keras.callbacks.History()
+        history.epoch = [int(row["epoch"]) for row in result.history]
+        for row in result.history:
+            for key, value in row.items():
+                if key not in ("epoch", "learning_rate"):
+                    history.history.setdefault(key, []).append(value)
         return history
 
     def fit_generator(self, generator: DataGenerator, nb_epochs: int = 100, **kwargs: Any) -> keras.callbacks.History:
@@ -215,46 +244,72 @@ class VersatileTrainer(Trainer):
         """
         return self.get_classifier().predict(x, **kwargs)
 
-    def _pairs(self, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """(adversarial, clean), each (M, H, W, 3) in [0, 1]."""
-        if y is None:
-            y = np.argmax(self._classifier.predict(x), axis=1)
-        y = check_and_transform_label_format(np.asarray(y), nb_classes=self._classifier.nb_classes)
+    def _check_data(self, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images and labels that can be attacked."""
+        x = check_images(x, self.purifier.clip_values, channels_first=self.purifier.channels_first)
+        if self.split == "one_per_image" and len(x) < len(self.attacks):
+            raise ValueError(f"Expected at least one image for each of {len(self.attacks)} attacks. Received {len(x)}.")
+        if y is not None and len(y) != len(x):
+            raise ValueError(f"Expected as many labels as images, {len(x)}. Received {len(y)}.")
+        return x.astype(np.float32), y
+
+    def _preset(self, x: np.ndarray, batch_size: int, epochs: int) -> Preset:
+        """What :func:`art_versatile.training.train` is to do with these images."""
+        generator = self.purifier.generator
+        height, width = (int(side) for side in np.delete(x.shape[1:], 0 if self.purifier.channels_first else 2))
+        multiple = int(getattr(generator, "size_multiple", 1))
+        crop = (height // multiple * multiple, width // multiple * multiple)
+        if 0 in crop:
+            raise ValueError(
+                f"Expected images of at least {multiple}x{multiple} pixels for {generator.name}. "
+                f"Received {height}x{width}."
+            )
+        return Preset(
+            architecture=getattr(generator, "architecture", generator.name),
+            discriminator=self.discriminator,
+            features=None,  # the perceptual loss is given
+            schedule=self._schedule(epochs),
+            batch_size=batch_size,
+            crop=crop,
+            flip=False,
+        )
+
+    def _schedule(self, epochs: int) -> LossSchedule:
+        """The schedule, cut or prolonged to so many epochs."""
+        weights = [self.schedule(epoch) for epoch in range(epochs)]
+        return LossSchedule((len(list(run)), *pair) for pair, run in itertools.groupby(weights))
+
+    def _pairs(self, x: np.ndarray, y: np.ndarray | None, verbose: bool = False) -> PairArrays:
+        """Adversarial and clean images, (M, H, W, 3) in [0, 1], with labels and the numbers of attacks and images."""
+        labels = np.argmax(self._classifier.predict(x), axis=1) if y is None else np.asarray(y)
+        one_hot = check_and_transform_label_format(labels, nb_classes=self._classifier.nb_classes)
         order = np.random.default_rng(self.seed).permutation(len(x))
         adversarial, chosen = [], []
-        progress = tqdm(self.attacks.items(), desc="attacks", disable=not self.verbose)
+        progress = tqdm(self.attacks.items(), desc="attacks", disable=not verbose)
         for place, (name, attack) in enumerate(progress):
             progress.set_postfix_str(name)
             index = order if self.split == "every" else order[place :: len(self.attacks)]
-            with numpy_seed(self.seed + place):
-                x_adv = attack.generate(x[index].copy(), y=y[index].copy())
+            with isolated_seed(self.seed + place):
+                x_adv = attack.generate(x[index].copy(), y=one_hot[index].copy())
             if not np.isfinite(x_adv).all():
                 raise ValueError(f"Expected finite adversarial images. Received NaN or infinity from {name!r}.")
             adversarial.append(x_adv)
             chosen.append(index)
         low, high = self.purifier.clip_values
-        pair = (np.concatenate(adversarial), x[np.concatenate(chosen)])
+        rows = np.concatenate(chosen)
+        pair = [np.concatenate(adversarial), x[rows]]
         if self.purifier.channels_first:
-            pair = tuple(np.transpose(images, (0, 2, 3, 1)) for images in pair)  # type: ignore[assignment]
-        adv, clean = (np.clip((images - low) / (high - low), 0, 1).astype(np.float32) for images in pair)
-        return adv, clean
+            pair = [np.transpose(images, (0, 2, 3, 1)) for images in pair]
+        x_adv, clean = (np.clip((images - low) / (high - low), 0, 1).astype(np.float32) for images in pair)
+        numbers = np.repeat(np.arange(len(chosen)), [len(index) for index in chosen])
+        return PairArrays(x_adv, clean, np.argmax(one_hot, axis=1)[rows], numbers, rows)
 
-    def _dataset(self, x_adv: np.ndarray, clean: np.ndarray, crop: tuple[int, int], batch_size: int) -> tf.data.Dataset:
-        """Batches in random order, cropped where the generator needs it."""
-        count, height, width = x_adv.shape[:3]
-
-        def cut(draw: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            # Both images of a pair are cut at the same place, another one each time.
-            top = tf.random.stateless_uniform((), [draw, 0], 0, height - crop[0] + 1, tf.int32)
-            left = tf.random.stateless_uniform((), [draw, 1], 0, width - crop[1] + 1, tf.int32)
-            box = (top, left, *crop)
-            return tf.image.crop_to_bounding_box(pair[0], *box), tf.image.crop_to_bounding_box(pair[1], *box)
-
-        pairs = tf.data.Dataset.from_tensor_slices((x_adv, clean)).shuffle(count, seed=self.seed)
-        if crop != (height, width):
-            draws = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True)
-            pairs = tf.data.Dataset.zip(draws, pairs).map(cut)
-        return pairs.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    def _classify(self, images: np.ndarray) -> np.ndarray:
+        """The undefended classifier's answer to (N, H, W, 3) in [0, 1]."""
+        low, high = self.purifier.clip_values
+        if self.purifier.channels_first:
+            images = np.transpose(images, (0, 3, 1, 2))
+        return self._classifier.predict((images * (high - low) + low).astype(np.float32))
 
     def _perceptual_loss(self, clean: np.ndarray) -> PerceptualLoss | None:
         if self.perceptual is None or isinstance(self.perceptual, PerceptualLoss):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from art_versatile._checks import check_choice
+from art_versatile._files import atomic_path, write_text_atomically
 from art_versatile._version import __version__
 
 if TYPE_CHECKING:
@@ -101,25 +100,13 @@ def save(
     }
     text = json.dumps(content, indent=2) + "\n"
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / name, block)
-    _write(folder / CARD, text.encode())
+    with atomic_path(folder / name) as temporary:
+        temporary.write_bytes(block)
+    write_text_atomically(folder / CARD, text)
     for old in folder.glob("generator-*.safetensors"):
         if old.name != name:
             old.unlink()
     return folder
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from art_versatile import VersatilePurifier, paper_attacks
-from art_versatile.attacks import numpy_seed
+from art_versatile.attacks import isolated_seed
 from art_versatile.attacks.compiled import compile_attack, compile_classifier
 from art_versatile.baselines import PixelDeflection, RandomResizing, SuperResolution, WaveletDenoising
 from art_versatile.classifiers import load_classifier
@@ -69,7 +69,8 @@ def main(
     max_iter: int = 40,
     evaluations: Annotated[int, typer.Option(help="Evaluations of a random defence: their mean and the worst.")] = 10,
     resize_back: Annotated[
-        bool, typer.Option(help="RandomResizing and WD+SR back to the images' size, for a classifier of one input size.")
+        bool,
+        typer.Option(help="RandomResizing and WD+SR back to the images' size, for a classifier of one input size."),
     ] = False,
     total_variation: Annotated[bool, typer.Option(help="Also ART's TotalVarMin: seconds an image.")] = False,
     batch_size: int = 20,
@@ -114,7 +115,7 @@ def main(
         result.add_column(column)
     result.add_row("none", cell(None, x, 1), cell(None, attacked, 1))
     for name, (make, random) in defences(target.model, seed, resize_back, total_variation).items():
-        with console.status(name), numpy_seed(seed):  # TotalVarMin draws from NumPy's global generator
+        with console.status(name), isolated_seed(seed):  # TotalVarMin draws from NumPy's global generator
             defence = make()
             result.add_row(name, *(cell(defence, shown, evaluations if random else 1) for shown in (x, attacked)))
     console.print(result)

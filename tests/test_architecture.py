@@ -83,7 +83,15 @@ def test_reports_read_records_only():
 
 
 @pytest.mark.parametrize(
-    "statement", ["import art_versatile", "import art_versatile.cli", "import art_versatile.reports"]
+    "statement",
+    [
+        "import art_versatile",
+        "import art_versatile.cli",
+        "import art_versatile.reports",
+        "import art_versatile.weights, art_versatile.images, art_versatile.evaluation.records",
+        "import art_versatile.attacks, art_versatile.attacks.seeding",
+        "import art_versatile.pairs",
+    ],
 )
 def test_import_is_light(statement):
     code = f"{statement}; import sys; print([m for m in ('tensorflow', 'keras', 'art', 'torch') if m in sys.modules])"

@@ -1,14 +1,19 @@
+import csv
+import functools
 import json
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import art_versatile
-from art_versatile import VersatilePurifier, cli
+from art_versatile import VersatilePurifier, cli, training
+from art_versatile.classifiers import CLASSIFIERS, wrap
 from art_versatile.images import load_image
-from art_versatile.pix2pix import CompactGenerator
+from art_versatile.pairs import PairStore, generate_pairs
+from art_versatile.pix2pix import CompactGenerator, UNet256Generator, build_generator
 
 
 @pytest.fixture
@@ -104,6 +109,193 @@ class TestDemo:
         assert result.exit_code == 2
         assert "Expected" in result.output
         assert not (tmp_path / "out").exists()
+
+
+def tiny_classifier(size, **_):
+    """Any size; 4 classes by colour; convolutions to take features of."""
+    init = [keras.initializers.GlorotUniform(seed=seed) for seed in range(2)]
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, 2, activation="relu", kernel_initializer=init[0], name="conv_1")(image)
+    x = keras.layers.Conv2D(4, 3, 2, activation="relu", kernel_initializer=init[1], name="conv_2")(x)
+    x = keras.layers.Rescaling(50.0)(keras.layers.GlobalAveragePooling2D()(x))
+    return wrap(keras.Model(image, x, name="tiny"), size, 4)
+
+
+def colourful(folder, count, size):
+    """Pictures of random patches, in PNG files."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        patches = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(size // 4, 0).repeat(size // 4, 1)
+        Image.fromarray(patches).save(folder / f"{i}.png")
+    return folder
+
+
+def make_pairs(path, size, count=6):
+    images = np.stack([load_image(file) for file in sorted(colourful(path / "images", count, size).iterdir())])
+    build = functools.partial(cli._attacked_classifier, "tiny", size, ("FGSM", "PGD"), 0.1, 2, "quick", 8)
+    return generate_pairs(images, None, build, path / "store", progress=False)
+
+
+@pytest.fixture
+def _tiny(monkeypatch):
+    """A small classifier under a name of the package."""
+    monkeypatch.setitem(CLASSIFIERS, "tiny", tiny_classifier)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A store of 6 pairs of 32x32, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CLASSIFIERS, "tiny", tiny_classifier)
+        return make_pairs(tmp_path_factory.mktemp("pairs"), 32).path
+
+
+SMALL = ("--classifier", "tiny", "--crop", 32, "--batch-size", 3)
+
+
+@pytest.mark.usefixtures("_tiny")
+class TestTrain:
+    def test_run_and_resume(self, run, pairs, weights, tmp_path):
+        out = tmp_path / "run"
+        command = ("train", "--pairs", pairs, "--out", out, "--weights", weights, "--epochs", 2, "--schedule",
+                   "1:100:20,1:100:1", "--validation", pairs, "--validation-limit", 4, "--clean-share", 0.5,
+                   "--learning-rate", 0.001, "--seed", 3, *SMALL)  # fmt: skip
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert f"2 epochs; weights in {out / 'last'} and {out / 'best'}" in result.output.replace("\n", "")
+        with (out / "log.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 2
+        assert {"pixel", "perceptual", "adversarial", "val_recovered_accuracy", "val_accuracy/PGD"} < set(rows[0])
+        purifier = VersatilePurifier.from_pretrained(out / "last")
+        start = VersatilePurifier.from_pretrained(weights).generator.get_weights()
+        assert any(not np.array_equal(a, b) for a, b in zip(start, purifier.generator.get_weights(), strict=True))
+        facts = purifier.card["training"]
+        assert facts["schedule"] == [[1, 100.0, 20.0], [1, 100.0, 1.0]]
+        assert (facts["seed"], facts["clean_share"], facts["learning_rate"]) == (3, 0.5, 0.001)
+        assert (facts["crop"], facts["batch_size"], facts["pairs"]) == (32, 3, 6)
+        assert purifier.card["pairs"]["images"] == 6
+        assert [attack["name"] for attack in purifier.card["pairs"]["attacks"]] == ["FGSM", "PGD"]
+
+        again = run(*command)
+        assert again.exit_code == 2
+        assert "Expected no run in" in again.output
+        assert run(*command, "--resume").exit_code == 0
+        other = run(*command[: -len(SMALL)], "--resume", "--classifier", "tiny", "--crop", 32, "--batch-size", 2)
+        assert other.exit_code == 2
+        assert "batch_size: 3 there, 2 now" in other.output.replace("\n", " ")
+
+    def test_from_images(self, run, weights, tmp_path):
+        """Attack, then train, in one command; a second call takes the pairs that are there."""
+        images, out = colourful(tmp_path / "images", 4, 40), tmp_path / "run"
+        command = ("train", "--images", images, "--out", out, "--weights", weights, "--epochs", 1, "--attacks",
+                   "FGSM,PGD", "--eps", "8/255", "--image-size", 32, "--no-adversarial", *SMALL)  # fmt: skip
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        store = PairStore(out / "pairs")
+        assert (store.attacks, len(store), store.image_shape) == (("FGSM", "PGD"), 4, (32, 32, 3))
+        assert np.abs(np.subtract(*store.arrays()[:2])).max() <= 8 / 255 + 1e-3
+        card = json.loads((out / "last" / "card.json").read_text())
+        assert card["training"]["discriminator"] is None
+        assert not (out / "best").exists()
+        assert run(*command, "--resume").exit_code == 0
+
+    def test_new_networks_by_default(self, run, pairs, tmp_path, monkeypatch):
+        """Without --weights the preset's own generator is built, with the noise that is asked for."""
+        asked = []
+        monkeypatch.setattr(training, "train", lambda *a, **k: asked.append(k) or (_ for _ in ()).throw(ValueError))
+        run("train", "--pairs", pairs, "--out", tmp_path, "--noise", 0.02, "--steps-per-epoch", 7, "--patience", 2,
+            "--precision", "mixed_bfloat16", "--monitor", "val_psnr", *SMALL)  # fmt: skip
+        (arguments,) = asked
+        assert arguments["generator"] is None
+        assert arguments["preset"].generator_options == {"noise": 0.02}
+        assert (arguments["steps_per_epoch"], arguments["patience"]) == (7, 2)
+        assert (arguments["precision"], arguments["monitor"]) == ("mixed_bfloat16", "val_psnr")
+        assert "prediction_weight=0.75" in repr(arguments["perceptual"])
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("features", ["classifier", "vgg19"])
+    def test_the_papers_preset(self, run, tmp_path, features):
+        """U-Net-256 and PatchGAN at 256x256, one step, over the classifier or over VGG19 with weights from a file."""
+        small = VersatilePurifier(UNet256Generator(filters=2)).save(tmp_path / "weights")
+        network = keras.applications.VGG19(include_top=False, weights=None)
+        network.save_weights(tmp_path / "vgg19.weights.h5")
+        store = make_pairs(tmp_path, 256, count=2)
+        result = run(
+            "train", "--pairs", store.path, "--out", tmp_path / "run", "--preset", "paper", "--weights", small,
+            "--features", features, "--classifier", "tiny", "--vgg19-weights", tmp_path / "vgg19.weights.h5",
+            "--epochs", 1, "--steps-per-epoch", 1,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        facts = json.loads((tmp_path / "run" / "last" / "card.json").read_text())["training"]
+        assert facts["perceptual"].startswith(f"PerceptualLoss({'vgg19' if features == 'vgg19' else 'tiny'!r}")
+        assert (facts["architecture"], facts["discriminator"], facts["batch_size"]) == ("unet256", 64, 1)
+
+    def test_a_loss_that_is_not_finite(self, run, pairs, weights, tmp_path):
+        result = run("train", "--pairs", pairs, "--out", tmp_path / "run", "--weights", weights, "--epochs", 1,
+                     "--learning-rate", 1e38, "--no-adversarial", *SMALL)  # fmt: skip
+        assert result.exit_code == 2
+        assert "error: Expected finite losses and weights. Received" in result.output
+        assert not (tmp_path / "run" / "last").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "Expected either --pairs or --images. Received both or neither."),
+            (("--pairs", "a", "--images", "b"), "Expected either --pairs or --images. Received both or neither."),
+            (("--pairs", "missing"), "Expected a store of pairs at 'missing'. Received no manifest.json there."),
+            (("--images", "missing"), "Expected an image file or a folder of them"),
+            (("--pairs", "STORE", "--validation", "missing"), "Expected a store of pairs at 'missing'."),
+            (("--pairs", "STORE", "--schedule", "40:100"), "Expected stages epochs:pixel:perceptual, as 40:100:100,"),
+            (
+                ("--pairs", "STORE", "--schedule", "0:1:1"),
+                "Expected epochs to be an integer of at least 1. Received 0.",
+            ),
+            (("--pairs", "STORE", "--preset", "big"), "Expected --preset to be one of ['paper', 'compact']."),
+            (("--pairs", "STORE", "--features", "vgg"), "Expected features to be 'vgg19', 'classifier' or None."),
+            (("--pairs", "STORE", "--classifier", "none"), "Expected a classifier in ["),
+            (("--pairs", "STORE", "--weights", "missing"), "Expected one of ["),
+            (("--pairs", "STORE", "--precision", "half"), "Expected precision to be one of ['float32',"),
+            (("--pairs", "STORE", "--crop", "64"), "Expected crop to be one or two integers from 1 to (32, 32)."),
+            (("--images", "STORE", "--eps", "two"), "Expected a number such as 0.03 or 8/255. Received 'two'."),
+            (
+                ("--pairs", "STORE", "--features", "vgg19", "--vgg19-weights", "missing.h5"),
+                "Expected --vgg19-weights to be imagenet or a file. Received 'missing.h5'.",
+            ),
+        ],
+    )
+    def test_errors(self, run, pairs, tmp_path, arguments, message):
+        given = [pairs if argument == "STORE" else argument for argument in arguments]
+        defaults = [] if "--classifier" in given else ["--classifier", "tiny"]
+        result = run("train", "--out", tmp_path / "run", *given, *defaults)
+        assert result.exit_code == 2, result.output
+        assert message in result.output.replace("\n", " ")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_is_found_before_images_are_attacked(self, run, pictures, tmp_path, monkeypatch):
+        monkeypatch.setattr(cli, "_make_pairs", lambda *_: pytest.fail("an attack"))
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
+        (tmp_path / "checkpoints" / "ckpt-1.index").touch()
+        result = run("train", "--images", pictures, "--out", tmp_path)
+        assert result.exit_code == 2
+        assert "resume=True goes on with it" in result.output.replace("\n", " ")
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_compare_schedules(run, pairs, tmp_path, monkeypatch):
+    # The preset's own generator is large for a test.
+    monkeypatch.setattr("art_versatile.pix2pix.build_generator",
+                        lambda name, **options: build_generator(name, widths=(8,), blocks=(1,), **options))  # fmt: skip
+    result = run("compare-schedules", "--pairs", pairs, "--validation", pairs, "--out", tmp_path, "--epochs", 3,
+                 "--steps-per-epoch", 1, *SMALL)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "recovered accuracy, %" in result.output
+    assert {f.name for f in tmp_path.iterdir()} == {"multi-step", "fixed", "schedules.json"}
+    missing = run("compare-schedules", "--pairs", "missing", "--validation", pairs, "--out", tmp_path)
+    assert missing.exit_code == 2
+    assert "Expected a store of pairs" in missing.output
 
 
 def test_version(run):

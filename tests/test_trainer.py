@@ -9,6 +9,7 @@ from art.data_generators import NumpyDataGenerator, TensorFlowV2DataGenerator
 from art.estimators.classification import BlackBoxClassifier, TensorFlowV2Classifier
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier, VersatileTrainer
+from art_versatile.pairs import ArrayPairs
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, UNet256Generator, patchgan
 from art_versatile.trainer import defend
 
@@ -135,9 +136,12 @@ class TestFit:
     @pytest.mark.parametrize(("split", "pairs"), [("one_per_image", 8), ("every", 16)])
     def test_split(self, classifier, attacks, images, split, pairs):
         trainer = VersatileTrainer(classifier, attacks, small_purifier(), split=split, verbose=False)
-        x_adv, clean = trainer._pairs(images, None)
-        assert x_adv.shape == clean.shape == (pairs, SIZE, SIZE, 3)
-        assert 0.01 < np.abs(x_adv - clean).max() <= 0.1 + 1e-6
+        made = trainer._pairs(images, None)
+        assert made.adversarial.shape == made.clean.shape == (pairs, SIZE, SIZE, 3)
+        assert 0.01 < np.abs(made.adversarial - made.clean).max() <= 0.1 + 1e-6
+        np.testing.assert_array_equal(made.clean, images[made.images])
+        np.testing.assert_array_equal(made.labels, classifier.predict(images).argmax(1)[made.images])
+        assert np.bincount(made.attacks).tolist() == [pairs // 2] * 2
 
     def test_labels_default_to_the_predictions(self, classifier, attacks, images):
         trainer = VersatileTrainer(classifier, attacks, small_purifier(), verbose=False)
@@ -191,17 +195,127 @@ class TestFit:
         history = fit(trainer, images, nb_epochs=1)
         assert {"adversarial", "discriminator"} <= set(history.history)
 
-    def test_images_are_cropped_to_what_the_generator_takes(self, attacks, classifier):
+    def test_images_are_cropped_to_what_the_generator_takes(self, classifier, attacks):
+        """Windows of 32x24 out of 37x29, at another place each time."""
         purifier = small_purifier()
         assert purifier.generator.size_multiple == 8
         trainer = VersatileTrainer(classifier, attacks, purifier, verbose=False)
+        preset = trainer._preset(np.zeros((4, 37, 29, 3)), 2, 3)
+        assert (preset.crop, preset.flip, preset.scale, preset.clean_share) == ((32, 24), False, (1.0, 1.0), 0.0)
         ramp = np.tile(np.linspace(0, 1, 37 * 29, dtype=np.float32).reshape(1, 37, 29, 1), (4, 1, 1, 3))
         corners = set()
-        for a, b in trainer._dataset(ramp, ramp, (32, 24), 2).repeat(8):
+        data = ArrayPairs(ramp, ramp).dataset(2, crop=preset.crop, flip=preset.flip, repeat=True)
+        for a, b in data.take(16):
             assert a.shape[1:] == (32, 24, 3)
             np.testing.assert_array_equal(a, b)
             corners |= set(np.round(a[:, 0, 0, 0].numpy(), 6).tolist())
         assert len(corners) > 5
+
+    @pytest.mark.parametrize(
+        ("epochs", "stages"),
+        [
+            (2, [(2, 10.0, 3.0)]),
+            (3, [(3, 10.0, 3.0)]),
+            (4, [(3, 10.0, 3.0), (1, 5.0, 1.0)]),
+            (9, [(3, 10.0, 3.0), (6, 5.0, 1.0)]),
+        ],
+    )
+    def test_the_schedule_is_by_epoch_and_its_last_stage_holds(self, classifier, attacks, epochs, stages):
+        schedule = LossSchedule([(3, 10.0, 3.0), (2, 5.0, 1.0)])
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), schedule=schedule, verbose=False)
+        assert trainer._schedule(epochs) == LossSchedule(stages)
+
+    def test_the_users_optimizer(self, classifier, attacks, images):
+        """Gradient descent of rate 0 moves nothing; what is counted says that it was asked."""
+        optimizer = keras.optimizers.SGD(0.0)
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), perceptual=None, verbose=False,
+                                   optimizer=optimizer)  # fmt: skip
+        before = trainer.purifier.generator.get_weights()
+        fit(trainer, images, nb_epochs=2)
+        for a, b in zip(before, trainer.purifier.generator.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert int(optimizer.iterations.numpy()) == 4
+
+    def test_the_default_optimizer_is_pix2pixs(self, classifier, attacks):
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), verbose=False)
+        preset = trainer._preset(np.zeros((4, 32, 32, 3)), 2, 3)
+        assert (preset.learning_rate, preset.beta_1, preset.decay, preset.clip_norm, preset.ema) == (
+            2e-4, 0.5, "constant", None, None,
+        )  # fmt: skip
+
+    def test_callbacks_and_fields_of_a_preset(self, classifier, attacks, images):
+        seen = []
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), perceptual=None, verbose=False)
+        look = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: seen.append((look.model.clip_norm, look.model.optimizer.use_ema))
+        )
+        fit(trainer, images, nb_epochs=1, callbacks=[look], clip_norm=2.0, ema=0.9)
+        assert seen == [(2.0, True)]
+        with pytest.raises(ValueError, match=r"Expected changes among .* Received \['epochs'\]"):
+            fit(trainer, images, epochs=3)
+
+    def test_history_is_kerass(self, classifier, attacks, images):
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), perceptual=None, verbose=False)
+        history = fit(trainer, images, nb_epochs=3)
+        assert history.epoch == [0, 1, 2]
+        assert {name: len(values) for name, values in history.history.items()} == {"loss": 3, "pixel": 3}
+        assert history.history["loss"] == pytest.approx([100 * value for value in history.history["pixel"]])
+
+
+class TestFolder:
+    def make(self, classifier, attacks):
+        return VersatileTrainer(
+            classifier, attacks, small_purifier(), schedule=SCHEDULE, perceptual=None, seed=3, verbose=False
+        )
+
+    def test_a_run_goes_on(self, classifier, attacks, images, tmp_path):
+        """Two epochs, an end, two more: as four at once."""
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 2:
+                    raise KeyboardInterrupt
+
+        whole = self.make(classifier, attacks)
+        expected = fit(whole, images)
+        with pytest.raises(KeyboardInterrupt):
+            fit(self.make(classifier, attacks), images, out=tmp_path, callbacks=[Stop()])
+        trainer = self.make(classifier, attacks)
+        with pytest.raises(FileExistsError, match="Expected no run in"):
+            fit(trainer, images, out=tmp_path)
+        history = fit(trainer, images, out=tmp_path, resume=True)
+        assert history.history == expected.history
+        purified = trainer.purifier(images)[0]
+        np.testing.assert_array_equal(purified, whole.purifier(images)[0])
+        np.testing.assert_allclose(VersatilePurifier.from_pretrained(tmp_path / "last")(images)[0], purified, atol=1e-6)
+
+    def test_validation_data(self, classifier, attacks, images, tmp_path):
+        trainer = self.make(classifier, attacks)
+        labels = classifier.predict(images).argmax(1)
+        history = fit(trainer, images, nb_epochs=2, out=tmp_path, validation_data=(images, np.eye(CLASSES)[labels]))
+        names = {"val_clean_accuracy", "val_recovered_accuracy", "val_psnr"} | {
+            f"val_accuracy/{name}" for name in trainer.attacks
+        }
+        assert names < set(history.history)
+        assert VersatilePurifier.from_pretrained(tmp_path / "best")
+        # The accuracy of the defended classifier on the attacks of the undefended one.
+        held = trainer._pairs(images, labels)
+        answers = trainer.predict(held.adversarial).argmax(1)
+        assert history.history["val_recovered_accuracy"][-1] == (answers == held.labels).mean()
+        clean = trainer.predict(held.clean).argmax(1)
+        assert history.history["val_clean_accuracy"][-1] == (clean == held.labels).mean()
+
+    def test_validation_in_another_layout(self, images):
+        """What the classifier is asked is in its own range."""
+        classifier = make_classifier(scale=255.0)
+        trainer = VersatileTrainer(
+            classifier, FastGradientMethod(classifier, eps=10.0), small_purifier(clip_values=(0, 255)), verbose=False
+        )
+        np.testing.assert_allclose(trainer._classify(images), classifier.predict(images * 255), rtol=1e-4)
+
+    def test_validation_without_labels(self, classifier, attacks, images):
+        with pytest.raises(ValueError, match="Expected right labels with the validation images. Received None."):
+            fit(self.make(classifier, attacks), images, validation_data=(images, None))
 
 
 class TestGenerator:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +30,6 @@ __all__ = [
     "PRESETS",
     "DeepFoolByImage",
     "MomentumIterativeMethodNumpy",
-    "attack_parameters",
-    "numpy_seed",
     "paper_attacks",
     "unseen_attacks",
 ]
@@ -100,7 +96,7 @@ class DeepFoolByImage(DeepFool):
 
     With ``nb_grads`` below the number of classes, ART 1.20.1 looks at the likeliest classes of all images together:
     its cost grows with the square of their number, and an image's result depends on the others. One at a time, each
-    image is taken to the nearest of its own likeliest classes, as published.
+    image is moved towards its own likeliest classes alone, as published; the step is ART's.
     """
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
@@ -197,6 +193,10 @@ def unseen_attacks(classifier: Any, *, preset: str = "paper", verbose: bool = Fa
     """
     The attack that the paper keeps out of training: DeepFool (L2, unbounded).
 
+    With ``nb_grads`` below the number of classes it takes ART 1.20.1's step, whose length is not the paper's:
+    :class:`~art_versatile.attacks.CompiledDeepFool` says how they differ. The tables of this package are of ART's,
+    as that class is with ``as_art=True``.
+
     :param classifier: An ART classifier with class gradients and logits, ``clip_values=(0, 1)``.
     :param preset: "paper" or "quick".
     :param verbose: Show ART's progress bar.
@@ -204,44 +204,3 @@ def unseen_attacks(classifier: Any, *, preset: str = "paper", verbose: bool = Fa
     """
     budget = _budget(preset, 1.0, 1.0, 1)
     return {"DeepFool": DeepFoolByImage(classifier, batch_size=1, verbose=verbose, **budget["DeepFool"])}
-
-
-def attack_parameters(attack: EvasionAttack) -> dict[str, Any]:
-    """
-    The parameters of an attack as JSON-able data; those of AutoAttack's members under "attacks".
-
-    :param attack: An ART attack.
-    """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, float) and not np.isfinite(value):
-            return str(value)
-        return value if isinstance(value, bool | int | float | str) or value is None else repr(value)
-
-    parameters: dict[str, Any] = {"class": type(attack).__name__}
-    for name in attack.attack_params:
-        value = getattr(attack, name, None)
-        if name == "attacks":
-            parameters[name] = [attack_parameters(member) for member in value or []]
-        elif name.startswith("estimator") or name in ("verbose", "summary_writer", "parallel", "parallel_pool_size"):
-            continue
-        elif not callable(value):  # Square's criterion and loss: bound methods, whose repr names an address or recurs
-            parameters[name] = plain(value)
-    return parameters
-
-
-@contextlib.contextmanager
-def numpy_seed(seed: int) -> Iterator[None]:
-    """
-    NumPy's global generator, which ART's random attacks draw from, seeded inside and restored after.
-
-    :param seed: 0 to 2^32 - 1.
-    """
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_choice, check_images
-from art_versatile.attacks.suite import attack_parameters, numpy_seed
+from art_versatile._checks import check_choice, check_clip_values, check_images
+from art_versatile.attacks.description import attack_parameters
+from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.evaluation.metrics import hits, mae, psnr, ssim
 from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, THREAT_MODELS, EvaluationRecord
 
@@ -43,9 +44,9 @@ class Benchmark:
     :param dataset: Name of the images, for the records.
     :param classifier_name: Name of the classifier, for the records.
     :param preset: "paper", "quick" or None: the attacks' preset, for the records.
-    :param seed: Seed of every attack, for NumPy's global generator, which ART draws from.
+    :param seed: Seed of every attack, for the global generators, which ART draws from.
     :param batch_size: Images classified at once.
-    :raises ValueError: If images, labels or names are not as expected.
+    :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) are not as expected.
     """
 
     classifier: Any
@@ -66,8 +67,7 @@ class Benchmark:
             raise ValueError(
                 f"Expected an undefended classifier. Received one with {self.classifier.preprocessing_defences}."
             )
-        low, high = np.ravel(self.classifier.clip_values)[:2]
-        self._clip = (float(low), float(high))
+        self._clip = check_clip_values(self.classifier.clip_values)
         self._channels_first = bool(getattr(self.classifier, "channels_first", False))
         self.x = check_images(self.x, self._clip, channels_first=self._channels_first)
         self.y = np.asarray(self.y)
@@ -128,7 +128,7 @@ class Benchmark:
         if getattr(attack, "targeted", False):
             raise ValueError(f"Expected an untargeted attack. Received a targeted {type(attack).__name__}.")
         start = time.perf_counter()
-        with numpy_seed(self.seed):
+        with isolated_seed(self.seed):
             labels = np.eye(self.classifier.nb_classes, dtype=np.float32)[self.y]
             x_adv = attack.generate(self.x.copy(), y=labels)
         return np.clip(x_adv, *self._clip), time.perf_counter() - start

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from art_versatile._checks import check_choice
+from art_versatile._files import write_text_atomically
 from art_versatile.evaluation.metrics import wilson_interval
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "load_records",
     "record_key",
     "save_records",
-    "write_text_atomically",
 ]
 
 CLEAN = "clean"
@@ -311,25 +310,6 @@ def record_key(record: EvaluationRecord | Mapping[str, Any]) -> str:
         _check_key_values(values)
     canonical = json.dumps(_plain_key_values(values), sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """
-    Write a text file so that a reader sees the old file or the new one, never a part.
-
-    :param path: The file; its folder is made if need be.
-    :param text: Its content, written as UTF-8.
-    :return: The path.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def save_records(records: Iterable[EvaluationRecord], path: str | os.PathLike[str]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from art_versatile.pairs.generate import generate_pairs
+from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays, PairStore
 
-__all__ = ["PairArrays", "PairStore", "generate_pairs"]
+__all__ = ["ArrayPairs", "PairArrays", "PairStore", "generate_pairs"]

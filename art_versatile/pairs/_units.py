@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ import numpy as np
 
 from art_versatile._checks import check_clip_values
 from art_versatile._version import __version__
+from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.pairs.store import encode_pair, write_json, write_shard
 
-__all__ = ["Settings", "Target", "Unit", "describe", "forget", "run_unit"]
+__all__ = ["Settings", "Target", "Unit", "describe", "forget", "read_images", "run_unit"]
 
 # A classifier and its attacks, as the user gives them.
 Target = tuple[Any, Mapping[str, Any]]
@@ -106,6 +107,8 @@ def describe(token: str, factory: Callable[[], Target]) -> dict[str, Any]:
         import art
         import tensorflow as tf
 
+        from art_versatile.attacks.description import describe_attack, plain_value
+
         classifier, attacks = _target(token, factory)
         model: Any = getattr(classifier, "model", None)
         weights = None
@@ -127,12 +130,14 @@ def describe(token: str, factory: Callable[[], Target]) -> dict[str, Any]:
                 "preprocessing": [
                     {
                         "class": type(step).__name__,
-                        "parameters": {key: _plain(getattr(step, key, None)) for key in getattr(step, "params", [])},
+                        "parameters": {
+                            key: plain_value(getattr(step, key, None)) for key in getattr(step, "params", [])
+                        },
                     }
                     for step in getattr(classifier, "preprocessing_operations", [])
                 ],
             },
-            "attacks": [{"name": key, **_describe_attack(attack)} for key, attack in attacks.items()],
+            "attacks": [{"name": key, **describe_attack(attack)} for key, attack in attacks.items()],
             "clip_values": check_clip_values(classifier.clip_values),
             "input_shape": tuple(classifier.input_shape),
             "versions": {
@@ -144,47 +149,16 @@ def describe(token: str, factory: Callable[[], Target]) -> dict[str, Any]:
         }
 
 
-def _describe_attack(attack: Any) -> dict[str, Any]:
-    """Class and parameters of an attack; what changes no result is left out."""
-    inner = getattr(attack, "_attack", None)
-    keys = [key for key in attack.attack_params if key not in ("summary_writer", "verbose")]
-    description: dict[str, Any] = {
-        "class": type(attack).__name__,
-        "parameters": {key: _plain(getattr(attack, key, getattr(inner, key, None))) for key in keys},
-    }
-    if hasattr(inner, "attack_params"):
-        description["inner"] = _describe_attack(inner)
-    return description
-
-
-def _plain(value: Any) -> Any:
-    """Express a parameter in JSON."""
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size <= 16):
-        value = value.tolist()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if np.isfinite(value) else str(value)
-    if isinstance(value, np.ndarray):
-        sha256 = hashlib.sha256(value.tobytes()).hexdigest()
-        return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": sha256}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "attack_params"):
-        return _describe_attack(value)
-    return getattr(value, "__name__", type(value).__name__)
-
-
 def run_unit(
-    settings: Settings, unit: Unit, images: np.ndarray | list[str], labels: np.ndarray | None
+    settings: Settings, unit: Unit, images: np.ndarray | list[str] | Future[np.ndarray], labels: np.ndarray | None
 ) -> dict[str, Any]:
-    """Attack the images of one unit and write its shard, then its record."""
+    """Attack the images of one unit (pixels, files, or what becomes of reading them); write its shard, its record."""
     with _LOCK:
         classifier, attacks = _target(settings.token, settings.factory)
         attack = attacks[unit.attack_name]
-        clean = _read(images, settings)
+        clean = images.result() if isinstance(images, Future) else read_images(images, settings)
         entropy = np.random.SeedSequence([settings.seed, 1, unit.attack, unit.shard])
-        with _isolated(entropy, attack):
+        with _left_alone(attack), isolated_seed(entropy):
             predicted = _predict(classifier, clean, settings.batch_size)
             truth = predicted if labels is None else labels
             kept = predicted == truth if settings.drop_misclassified else np.ones(len(clean), bool)
@@ -227,7 +201,7 @@ def run_unit(
     return result
 
 
-def _read(images: np.ndarray | list[str], settings: Settings) -> np.ndarray:
+def read_images(images: np.ndarray | list[str], settings: Settings) -> np.ndarray:
     """Clean images as they will be stored: float32 (N, H, W, 3) in clip_values."""
     if not isinstance(images, np.ndarray):
         from art_versatile.images import load_image
@@ -245,7 +219,8 @@ def _rounded(images: np.ndarray, settings: Settings) -> np.ndarray:
         low = np.nextafter(low, dtype(np.inf))
     if float(high) > settings.clip_values[1]:
         high = np.nextafter(high, dtype(-np.inf))
-    return np.clip(images.astype(dtype), low, high).astype(np.float32)
+    rounded = images.astype(dtype).astype(np.float32)  # np.clip is slow on float16
+    return np.clip(rounded, np.float32(low), np.float32(high), out=rounded)
 
 
 def _predict(classifier: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -255,29 +230,15 @@ def _predict(classifier: Any, images: np.ndarray, batch_size: int) -> np.ndarray
 
 
 @contextlib.contextmanager
-def _isolated(entropy: np.random.SeedSequence, attack: Any) -> Iterator[None]:
-    """Seed the global generators that attacks draw from; put them and the attack back afterwards."""
-    import tensorflow as tf
-    from tensorflow.python.eager import context  # TensorFlow has no public way to read this state
-
+def _left_alone(attack: Any) -> Iterator[None]:
+    """Silence an attack's progress bars, and put its state back afterwards."""
     states = [(part, dict(vars(part))) for part in _parts(attack)]
-    eager = context.context()
-    tensorflow_state = eager._seed, getattr(eager, "_rng", None)  # it has none before the first set_seed
-    numpy_state = np.random.get_state()  # noqa: NPY002, the legacy generator is the one that ART uses
-    python_state = random.getstate()
-    words = [int(word) for word in entropy.generate_state(3)]
-    np.random.seed(words[0])  # noqa: NPY002
-    random.seed(words[1])
-    tf.random.set_seed(words[2])
     for part, _ in states:
         if hasattr(part, "verbose"):
             part.verbose = False  # one progress bar is enough
     try:
         yield
     finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-        eager._seed, eager._rng = tensorflow_state
         for part, state in states:
             vars(part).clear()
             vars(part).update(state)

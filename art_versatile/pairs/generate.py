@@ -15,6 +15,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images
-from art_versatile.pairs._units import Settings, Target, Unit, describe, forget, run_unit
+from art_versatile.pairs._units import Settings, Target, Unit, describe, forget, read_images, run_unit
 from art_versatile.pairs.store import (
     COMPRESSIONS,
     DTYPES,
@@ -42,6 +43,14 @@ __all__ = ["SPLITS", "generate_pairs"]
 SPLITS = ("one_per_image", "every")
 
 logger = logging.getLogger(__name__)
+
+# Where joblib runs a single job in this process.
+_LOCAL_BACKENDS = (
+    joblib.parallel.LokyBackend,
+    joblib.parallel.MultiprocessingBackend,
+    joblib.parallel.SequentialBackend,
+    joblib.parallel.ThreadingBackend,
+)
 
 # What a killed run leaves of a file that it was writing.
 _TEMPORARY = re.compile(r"(manifest\.json|.+\.tfrecord|.+\.tfrecord\.json)\.[0-9a-f]{32}\.tmp")
@@ -273,7 +282,7 @@ def generate_pairs(
 
 
 def _check_jobs(classifier: Any, attacks: Any, n_jobs: int | None) -> bool:
-    """Whether the units go through joblib: not where the attacks are objects, which stay in this process."""
+    """Whether the units go through joblib: not where the attacks are objects, or where one local job is asked for."""
     if isinstance(attacks, Mapping):
         if classifier is None:
             raise ValueError("Expected an ART classifier. Received None, which goes with a callable for attacks only.")
@@ -294,7 +303,8 @@ def _check_jobs(classifier: Any, attacks: Any, n_jobs: int | None) -> bool:
             "Expected classifier to be None where attacks is a callable, which makes it. Received "
             f"{type(classifier).__name__}."
         )
-    return True
+    backend, _ = joblib.parallel.get_active_backend()
+    return joblib.effective_n_jobs(n_jobs) != 1 or type(backend) not in _LOCAL_BACKENDS
 
 
 def _image_shape(source: _Source, image_size: Any, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -480,7 +490,7 @@ def _outcomes(
 ) -> Iterator[dict[str, Any]]:
     """Run the units, here or through joblib in the user's backend, and move the bar."""
     if not parallel:
-        for job in jobs:
+        for job in _read_ahead(jobs):
             yield run_unit(*job)
             bar.update(len(job[1].rows))
         return
@@ -504,6 +514,17 @@ def _outcomes(
     for result in pool(joblib.delayed(run_unit)(*job) for job in jobs):
         bar.update(result["count"] + result["skipped"])
         yield result
+
+
+def _read_ahead(jobs: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Hand out jobs one by one, and read the images of the next one meanwhile."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairs") as reader:
+        waiting: collections.deque[tuple[Any, ...]] = collections.deque()
+        for settings, unit, images, labels in jobs:
+            waiting.append((settings, unit, reader.submit(read_images, images, settings), labels))
+            if len(waiting) > 1:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def _total(shards: Iterator[dict[str, Any]]) -> dict[str, Any]:

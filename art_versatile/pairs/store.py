@@ -15,18 +15,18 @@ tensor), ``label``, ``attack`` and ``image`` (64-bit integers; the last two numb
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import itertools
 import json
-import operator
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_bool
+from art_versatile._checks import check_bool
+from art_versatile.pairs.batches import check_integer, make_batches
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -104,19 +104,39 @@ def read_json(path: str) -> Any:
         raise ValueError(f"Expected {path} to be a JSON file. Received {content[:40]!r}.") from err
 
 
+@contextlib.contextmanager
+def _atomic_path(path: str) -> Iterator[str]:
+    """
+    A temporary name beside ``path``; what is written there takes its place when the block ends without an error.
+
+    A run that is killed leaves the temporary file; the next one removes it.
+
+    :param path: Any ``tf.io.gfile`` path.
+    """
+    import tensorflow as tf
+
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield temporary
+    except Exception:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(temporary)
+        raise
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
 def write_json(path: str, content: Any) -> None:
     """
-    Write a JSON file under a temporary name, then rename it.
+    Write a JSON file, complete or not at all.
 
     :param path: Any ``tf.io.gfile`` path.
     :param content: What JSON can hold; infinities and NaN it cannot.
     """
     import tensorflow as tf
 
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    with tf.io.gfile.GFile(temporary, "wb") as file:
-        file.write(json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    text = json.dumps(content, indent=1, allow_nan=False)
+    with _atomic_path(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+        file.write(text.encode() + b"\n")
 
 
 def encode_pair(
@@ -155,7 +175,7 @@ def encode_pair(
 
 def write_shard(path: str, records: Iterable[bytes], *, compression: str = "") -> str:
     """
-    Write a shard under a temporary name, then rename it.
+    Write a shard, complete or not at all.
 
     :param path: Any ``tf.io.gfile`` path.
     :param records: From :func:`encode_pair`.
@@ -164,20 +184,11 @@ def write_shard(path: str, records: Iterable[bytes], *, compression: str = "") -
     """
     import tensorflow as tf
 
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    with tf.io.TFRecordWriter(temporary, tf.io.TFRecordOptions(compression_type=compression)) as writer:
-        for record in records:
-            writer.write(record)
-    checksum = file_sha256(temporary)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
-    return checksum
-
-
-def check_integer(name: str, value: Any, *, least: int = 1) -> int:
-    """Check an integer."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"Expected {name} to be an integer of at least {least}. Received {value!r}.")
-    return int(value)
+    with _atomic_path(path) as temporary:
+        with tf.io.TFRecordWriter(temporary, tf.io.TFRecordOptions(compression_type=compression)) as writer:
+            for record in records:
+                writer.write(record)
+        return file_sha256(temporary)
 
 
 class PairStore:
@@ -356,108 +367,60 @@ class PairStore:
         """
         import tensorflow as tf
 
-        batch_size = check_batch_size(batch_size)
         names = self._check_attacks(attacks)
-        window = self._check_crop(crop)
-        low, high = _check_scale(scale)
-        if isinstance(clean_share, bool) or not isinstance(clean_share, int | float) or not 0 <= clean_share <= 1:
-            raise ValueError(f"Expected clean_share to be a number from 0 to 1. Received {clean_share!r}.")
-        for name, value in {
-            "flip": flip,
-            "shuffle": shuffle,
-            "labels": labels,
-            "repeat": repeat,
-            "drop_remainder": drop_remainder,
-        }.items():
-            check_bool(name, value)
-        seed = check_integer("seed", seed, least=0)
-        first_epoch = check_integer("first_epoch", first_epoch, least=0)
+        check_bool("shuffle", shuffle)
         shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
-
         files = self._files(names)
-        count = sum(self.counts[name] for name in names)
-        steps = count // batch_size if drop_remainder else -(-count // batch_size)
-        if steps == 0:
-            raise ValueError(f"Expected at least one batch of {batch_size}. Received {count} pairs of {names}.")
         shape = self.image_shape
         pixel_type = tf.float16 if self.dtype == "float16" else tf.float32
         compression = self.manifest["parameters"]["compression"]
         buffered = max(1, shuffle_buffer // (2 * int(np.prod(shape)) * pixel_type.size))
-        clip_low, clip_high = self.clip_values
-        autotune = tf.data.AUTOTUNE
-        # Stateless throughout: stateful ops would mix the global seed in.
         stateless = tf.random.experimental
-        root = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int64)
 
-        def epoch_pairs(epoch: tf.Tensor) -> tf.data.Dataset:
-            of_shards, of_records, of_pairs = tf.unstack(
-                stateless.stateless_split(stateless.stateless_fold_in(root, epoch), 3)
-            )
-            paths = tf.constant(files)
-            if shuffle:
-                paths = stateless.stateless_shuffle(paths, seed=of_shards)
-                records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-                    lambda path: tf.data.TFRecordDataset(path, compression),
-                    cycle_length=min(_OPEN_SHARDS, len(files)),
-                    num_parallel_calls=autotune,
-                    deterministic=True,
-                )
-                if not tf.executing_eagerly():  # as it is, but in tf.data's debug mode
-                    # Of this function's graph alone: shuffle() mixes it in, in place of the global seed.
-                    tf.random.set_seed(1)
-                number = tf.random.stateless_uniform([], of_records, maxval=2**31 - 1, dtype=tf.int64)
-                records = records.shuffle(buffered, seed=number, reshuffle_each_iteration=False)
-            else:
-                records = tf.data.TFRecordDataset(paths, compression)
-            pairs = records.enumerate().map(
-                lambda index, record: example(stateless.stateless_fold_in(of_pairs, index), record),
-                num_parallel_calls=autotune,
+        def records(of_shards: tf.Tensor, of_records: tf.Tensor) -> tf.data.Dataset:
+            if not shuffle:
+                return tf.data.TFRecordDataset(tf.constant(files), compression)
+            paths = stateless.stateless_shuffle(tf.constant(files), seed=of_shards)
+            shards = tf.data.Dataset.from_tensor_slices(paths).interleave(
+                lambda path: tf.data.TFRecordDataset(path, compression),
+                cycle_length=min(_OPEN_SHARDS, len(files)),
+                num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
-            # Batched here: no batch spans two epochs.
-            return pairs.batch(batch_size, drop_remainder=drop_remainder)
+            if not tf.executing_eagerly():  # as it is, but in tf.data's debug mode
+                # Of this function's graph alone: shuffle() mixes it in, in place of the global seed.
+                tf.random.set_seed(1)
+            number = tf.random.stateless_uniform([], of_records, maxval=2**31 - 1, dtype=tf.int64)
+            return shards.shuffle(buffered, seed=number, reshuffle_each_iteration=False)
 
         features = {key: tf.io.FixedLenFeature([], tf.string) for key in ("adversarial", "clean")}
-        if labels:
-            features["label"] = tf.io.FixedLenFeature([], tf.int64)
+        features["label"] = tf.io.FixedLenFeature([], tf.int64)
 
-        def example(key: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             parsed = tf.io.parse_single_example(record, features)
-            keys = tf.unstack(stateless.stateless_split(key, 5))
-            pair = tf.stack(
-                [
-                    tf.reshape(tf.io.decode_raw(parsed[name], pixel_type, little_endian=True), shape)
-                    for name in ("adversarial", "clean")
-                ]
-            )
-            if window != shape[:2]:
-                top, left = (
-                    tf.random.stateless_uniform([], keys[axis], maxval=shape[axis] - window[axis] + 1, dtype=tf.int32)
-                    for axis in range(2)
-                )
-                pair = tf.slice(pair, [0, top, left, 0], [2, *window, shape[2]])
-            if flip:
-                pair = tf.cond(
-                    tf.random.stateless_uniform([], keys[2]) < 0.5, lambda: tf.reverse(pair, [2]), lambda: pair
-                )
-            adversarial, clean = tf.unstack(tf.cast(pair, tf.float32))
-            if (low, high) != (1.0, 1.0):
-                factor = tf.random.stateless_uniform([], keys[3], low, high)
-                adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), clip_low, clip_high)
-            if clean_share > 0:
-                adversarial = tf.where(tf.random.stateless_uniform([], keys[4]) < clean_share, clean, adversarial)
-            return (adversarial, clean, parsed["label"]) if labels else (adversarial, clean)
+            images = [
+                tf.reshape(tf.io.decode_raw(parsed[name], pixel_type, little_endian=True), shape)
+                for name in ("adversarial", "clean")
+            ]
+            return tf.stack(images), parsed["label"]
 
-        if repeat:
-            epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        else:
-            numbers = itertools.count(first_epoch)
-            epochs = tf.data.Dataset.from_generator(
-                lambda: iter([next(numbers)]), output_signature=tf.TensorSpec([], tf.int64)
-            )
-        cardinality = tf.data.INFINITE_CARDINALITY if repeat else steps
-        dataset = epochs.flat_map(epoch_pairs).apply(tf.data.experimental.assert_cardinality(cardinality))
-        return dataset.prefetch(autotune)
+        return make_batches(
+            records,
+            decode,
+            count=sum(self.counts[name] for name in names),
+            image_shape=shape,
+            clip_values=self.clip_values,
+            batch_size=batch_size,
+            crop=crop,
+            flip=flip,
+            seed=seed,
+            scale=scale,
+            clean_share=clean_share,
+            labels=labels,
+            repeat=repeat,
+            first_epoch=first_epoch,
+            drop_remainder=drop_remainder,
+        )
 
     def _files(self, names: Sequence[str]) -> list[str]:
         """Paths of the shards of the given attacks that hold any pair."""
@@ -473,29 +436,3 @@ class PairStore:
         if unknown := [name for name in attacks if name not in self.attacks]:
             raise ValueError(f"Expected attacks among {list(self.attacks)}. Received {unknown}.")
         return list(attacks)
-
-    def _check_crop(self, crop: int | tuple[int, int] | None) -> tuple[int, int]:
-        """Check a crop; None means the whole image."""
-        height, width, _ = self.image_shape
-        if crop is None:
-            return height, width
-        message = f"Expected crop to be one or two integers from 1 to {(height, width)}. Received {crop!r}."
-        try:
-            window = tuple(operator.index(side) for side in (crop if isinstance(crop, tuple | list) else (crop, crop)))
-        except TypeError as err:
-            raise ValueError(message) from err
-        if len(window) != 2 or not (1 <= window[0] <= height and 1 <= window[1] <= width):
-            raise ValueError(message)
-        return window[0], window[1]
-
-
-def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
-    """Check a range of factors."""
-    message = f"Expected scale to be two finite numbers (low, high) with 0 <= low <= high. Received {scale!r}."
-    try:
-        low, high = (float(value) for value in scale)
-    except (TypeError, ValueError) as err:
-        raise ValueError(message) from err
-    if not (np.isfinite(high) and 0 <= low <= high):
-        raise ValueError(message)
-    return low, high

@@ -27,10 +27,10 @@ def patchgan(filters: int = 64, *, seed: int = 0) -> keras.Model:
         raise ValueError(f"Expected filters to be a positive integer. Received {filters!r}.")
     rng = np.random.default_rng(seed)
 
-    def block(x: Any, n: int, stride: int, normed: bool) -> Any:
+    def block(x: Any, n: int, stride: int, normed: bool, name: str | None = None) -> Any:
         init = keras.initializers.RandomNormal(0.0, 0.02, seed=int(rng.integers(2**31)))
         x = layers.ZeroPadding2D(1)(x)
-        x = layers.Conv2D(n, 4, stride, "valid", use_bias=not normed, kernel_initializer=init)(x)
+        x = layers.Conv2D(n, 4, stride, "valid", use_bias=not normed, kernel_initializer=init, name=name)(x)
         return layers.GroupNormalization(groups=-1, epsilon=1e-5)(x) if normed else x
 
     condition = keras.Input((None, None, 3), name="condition")
@@ -38,4 +38,6 @@ def patchgan(filters: int = 64, *, seed: int = 0) -> keras.Model:
     x = layers.Rescaling(2.0, -1.0)(layers.Concatenate()([condition, image]))
     for level, stride in enumerate((2, 2, 2, 1)):
         x = layers.LeakyReLU(0.2)(block(x, filters * 2**level, stride, normed=level > 0))
-    return keras.Model([condition, image], block(x, 1, 1, normed=False), name="patchgan")
+    model = keras.Model([condition, image], block(x, 1, 1, normed=False, name="logits"), name="patchgan")
+    model.full_precision = ("logits",)
+    return model

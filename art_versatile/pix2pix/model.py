@@ -1,7 +1,9 @@
-"""Pix2Pix with a perceptual loss as a Keras model: ``fit``, callbacks and checkpoints are Keras's own."""
+"""Pix2Pix with a perceptual loss as a Keras model: ``fit``, callbacks and strategies are Keras's own."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,12 +21,16 @@ class Pix2Pix(keras.Model):
     The paper's objective (equations 1 to 4): ``L = L_cGAN + lambda L1 + mu L_perceptual``.
 
     Trained on (adversarial, clean) batches, (N, H, W, 3) float32 in [0, 1]. The weights lambda and mu follow the
-    schedule through :class:`ScheduleCallback`, which ``fit`` adds.
+    schedule through :class:`ScheduleCallback`, which ``fit`` adds. Under a ``tf.distribute`` strategy (build and
+    compile in its scope) the losses are those of the global batch.
 
     :param generator: Adversarial image -> purified image.
     :param discriminator: [adversarial, image] -> patch logits; None trains without the adversarial loss.
     :param perceptual: The perceptual loss; None trains without it.
     :param schedule: lambda and mu by epoch.
+    :param clip_norm: The generator's gradient is scaled down to this norm where it is longer, over all replicas; None
+        leaves it.
+    :raises ValueError: If ``clip_norm`` is not as expected.
     """
 
     def __init__(
@@ -34,13 +40,16 @@ class Pix2Pix(keras.Model):
         perceptual: PerceptualLoss | None = None,
         *,
         schedule: LossSchedule = PAPER_SCHEDULE,
+        clip_norm: float | None = None,
         name: str = "pix2pix",
     ) -> None:
         super().__init__(name=name)
         if not isinstance(schedule, LossSchedule):
             raise TypeError(f"Expected schedule to be a LossSchedule. Received {schedule!r}.")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"Expected clip_norm to be None or above 0. Received {clip_norm!r}.")
         self.generator, self.discriminator = generator, discriminator
-        self.perceptual, self.schedule = perceptual, schedule
+        self.perceptual, self.schedule, self.clip_norm = perceptual, schedule, clip_norm
         pixel, perceptual_weight = schedule(0)
         self.pixel_weight = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(pixel), trainable=False, name="pixel_weight"
@@ -56,7 +65,8 @@ class Pix2Pix(keras.Model):
             names.append("perceptual")
         if discriminator is not None:
             names += ["adversarial", "discriminator"]
-        self.discriminator_optimizer: keras.optimizers.Optimizer | None = None
+        self.discriminator_optimizer: Any = None
+        self.train_function: Any = None
         self._trackers = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
 
@@ -74,18 +84,23 @@ class Pix2Pix(keras.Model):
         """
         Set the optimizers; Adam with learning rate 2e-4 and beta_1 0.5 by default (arXiv 1611.07004, section 3.3).
 
+        An optimizer with ``use_ema=True`` keeps the running average that :meth:`averaged` puts in place. For a network
+        in mixed float16 the optimizer is wrapped into Keras's ``LossScaleOptimizer``.
+
         :param generator_optimizer: The generator's.
         :param discriminator_optimizer: The discriminator's, another object.
         :param kwargs: Passed to :meth:`keras.Model.compile`.
         """
         if generator_optimizer is not None and generator_optimizer is discriminator_optimizer:
             raise ValueError("Expected two optimizers. Received one object for both.")
-        super().compile(optimizer=generator_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5), **kwargs)
-        self.optimizer.build(self.generator.trainable_variables)
+        optimizer = _scaled(generator_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5), self.generator)
+        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
+        optimizer.build(self.generator.trainable_variables)
         self.discriminator_optimizer = None
         if self.discriminator is not None:
-            self.discriminator_optimizer = discriminator_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
-            self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+            optimizer = _scaled(discriminator_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5), self.discriminator)
+            optimizer.build(self.discriminator.trainable_variables)
+            self.discriminator_optimizer = optimizer
 
     def fit(self, x: Any = None, *args: Any, epochs: int | None = None, callbacks: Any = None, **kwargs: Any) -> Any:
         """
@@ -99,46 +114,69 @@ class Pix2Pix(keras.Model):
         epochs = self.schedule.epochs if epochs is None else epochs
         return super().fit(x, *args, epochs=epochs, callbacks=callbacks, **kwargs)
 
+    def make_train_function(self, force: bool = False) -> None:
+        """
+        Keras's own compiled step; for several workers one that takes the mean of their losses itself, as Keras 3.15
+        takes it along an axis that a scalar does not have.
+
+        :param force: Make it anew.
+        """
+        strategy = self.distribute_strategy
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+
+            @tf.function(reduce_retracing=True)
+            def step(batches: Any) -> dict[str, tf.Tensor]:
+                losses = strategy.run(self.train_step, args=(next(batches),))
+                return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
+
+            self.train_function = step
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # The networks come built. Under a strategy Keras 3.15 would build them on a mean over the replicas of a pair of
+        # batches, and fails to take it where there are several workers.
+        pass
+
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Purify (N, H, W, 3) in [0, 1]."""
         return self.generator(inputs, training=training)
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """
-        One step on a batch: the generator, then the discriminator on the same purified images.
+        One step of both networks on a batch, each against the other as it was.
 
         :param data: (adversarial, clean).
         :return: The epoch's running means of the named losses.
         """
         x_adv, clean = data
         losses: dict[str, tf.Tensor] = {}
-        # The clean features carry no gradient: computed outside the tape.
+        # The clean features carry no gradient: computed outside the tapes.
         clean_features = self.perceptual.features(clean) if self.perceptual is not None else []
-        with tf.GradientTape() as tape:
-            purified = self.generator(x_adv, training=True)
-            losses["pixel"] = pixel_loss(purified, clean)
-            total = self.pixel_weight * losses["pixel"]
-            if self.perceptual is not None:
-                terms = self.perceptual.terms(self.perceptual.features(purified), clean_features)
-                losses["perceptual"] = tf.add_n(list(terms.values()))
-                total += self.perceptual_weight * losses["perceptual"]
+        with tf.GradientTape() as discriminator_tape:
             if self.discriminator is not None:
-                losses["adversarial"] = generator_adversarial_loss(self.discriminator([x_adv, purified], training=True))
-                total += losses["adversarial"]
-        losses["loss"] = total
-        variables = self.generator.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
-
-        if self.discriminator is not None and self.discriminator_optimizer is not None:
-            purified = tf.stop_gradient(purified)
-            # Real and generated pairs in one pass.
-            pairs = [tf.concat([x_adv, x_adv], 0), tf.concat([clean, purified], 0)]
+                real = self.discriminator([x_adv, clean], training=True)
             with tf.GradientTape() as tape:
-                real, fake = tf.split(self.discriminator(pairs, training=True), 2)
+                purified = self.generator(x_adv, training=True)
+                losses["pixel"] = pixel_loss(purified, clean)
+                total = self.pixel_weight * losses["pixel"]
+                if self.perceptual is not None:
+                    terms = self.perceptual.terms(self.perceptual.features(purified), clean_features)
+                    losses["perceptual"] = tf.add_n(list(terms.values()))
+                    total += self.perceptual_weight * losses["perceptual"]
+                if self.discriminator is not None:
+                    fake = self.discriminator([x_adv, purified], training=True)  # one pass for both networks' losses
+                    losses["adversarial"] = generator_adversarial_loss(fake)
+                    total += losses["adversarial"]
+                objective = self.optimizer.scale_loss(_of_global_batch(total))
+            if self.discriminator is not None:
                 losses["discriminator"] = discriminator_loss(real, fake)
+                judgement = self.discriminator_optimizer.scale_loss(_of_global_batch(losses["discriminator"]))
+        losses["loss"] = total
+        self._apply(self.optimizer, tape, objective, self.generator.trainable_variables, self.clip_norm)
+        if self.discriminator is not None:
             variables = self.discriminator.trainable_variables
-            gradients = tape.gradient(losses["discriminator"], variables)
-            self.discriminator_optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            self._apply(self.discriminator_optimizer, discriminator_tape, judgement, variables)
         for name, tracker in self._trackers.items():
             tracker.update_state(losses[name])
         return {name: tracker.result() for name, tracker in self._trackers.items()}
@@ -159,6 +197,56 @@ class Pix2Pix(keras.Model):
         for name, value in losses.items():
             self._trackers[name].update_state(value)
         return {name: self._trackers[name].result() for name in losses}
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[keras.Model]:
+        """
+        The generator with its running average (EMA) as weights; the trained weights are put back at the end.
+
+        Without ``use_ema`` in the optimizer, and before the first step, it is the generator as it is.
+        """
+        optimizer: Any = self.optimizer
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if not inner.use_ema or not int(inner.iterations.numpy()):
+            yield self.generator
+            return
+        trained = self.generator.get_weights()
+        inner.finalize_variable_values(self.generator.trainable_variables)
+        try:
+            yield self.generator
+        finally:
+            self.generator.set_weights(trained)
+
+    def _apply(
+        self,
+        optimizer: Any,
+        tape: tf.GradientTape,
+        objective: tf.Tensor,
+        variables: Any,
+        clip_norm: float | None = None,
+    ) -> None:
+        gradients = tape.gradient(objective, variables)
+        if clip_norm is not None:
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            if replicas > 1:
+                # Keras clips before it sums over the replicas; the norm that counts is the sum's.
+                gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            # The gradient is still that of the scaled loss.
+            gradients, _ = tf.clip_by_global_norm(gradients, optimizer.scale_loss(tf.constant(float(clip_norm))))
+            gradients = [gradient / replicas for gradient in gradients]  # the optimizer sums them
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
+    """A replica's share of the mean over the global batch: the optimizer sums the replicas' gradients."""
+    return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _scaled(optimizer: Any, network: keras.Model) -> Any:
+    half = any(getattr(layer, "compute_dtype", None) == "float16" for layer in network.layers)
+    if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
 
 
 class ScheduleCallback(keras.callbacks.Callback):

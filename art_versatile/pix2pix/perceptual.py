@@ -19,8 +19,9 @@ class PerceptualLoss:
     Distance between the features of two images.
 
     ``sum_k w_k mean(|F_k(G(x)) - F_k(y)|)``, F_k the k-th chosen layer of a frozen network. Raw features differ by
-    orders of magnitude from layer to layer, so each term is by default divided by the mean size of the clean image's
-    features: a term of 1 is a change as large as the features themselves.
+    orders of magnitude from layer to layer, so each image's term is by default divided by the mean size of its clean
+    features: a term of 1 is a change as large as the features themselves. The loss is the mean over the images, so
+    that it does not depend on how they are batched.
 
     :param model: A Keras model; it is not changed.
     :param layers: Names of its layers, or name -> weight.
@@ -135,10 +136,12 @@ class PerceptualLoss:
         size = tf.abs if self.distance == "l1" else tf.square
         terms = {}
         for (name, weight), p, c in zip(self.layers.items(), purified, clean, strict=False):
-            term = tf.reduce_mean(size(tf.cast(p, tf.float32) - tf.cast(c, tf.float32)))
+            p, c = tf.cast(p, tf.float32), tf.cast(c, tf.float32)
+            axes = list(range(1, len(c.shape)))
+            term = tf.reduce_mean(size(p - c), axes)
             if self.normalize:
-                term /= tf.reduce_mean(size(tf.cast(c, tf.float32))) + _EPSILON
-            terms[name] = weight * term
+                term /= tf.reduce_mean(size(c), axes) + _EPSILON
+            terms[name] = weight * tf.reduce_mean(term)
         if self.prediction_weight:
             p, c = (self._log_prediction(tf.cast(f[-1], tf.float32)) for f in (purified, clean))
             divergence = tf.reduce_sum(tf.exp(c) * (c - p), axis=-1)

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from art_versatile._checks import check_images
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, EvaluationRecord, write_text_atomically
+from art_versatile._files import write_text_atomically
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, EvaluationRecord
 from art_versatile.reports.tables import (
     AVERAGES,
     PAPER_TABLE_2,
     AccuracyTable,
     PaperTable,
     accuracy_table,
+    attack_name,
     format_eps,
     format_interval,
     format_measure,
@@ -548,15 +550,16 @@ def _panel_context(panel: Panel, max_side: int, quality: int) -> dict[str, Any]:
     clean, attacked, purified = (
         np.asarray(image, dtype=np.float64) for image in (panel.clean, panel.adversarial, panel.purified)
     )
+    attack = attack_name(panel.attack)
     perturbation = attacked - clean
     factor = magnification(perturbation)
     largest, length = float(np.abs(perturbation).max()), float(np.linalg.norm(perturbation))
     shots = [
         _shot("Clean", clean, panel.clean_prediction, panel),
-        _shot(f"After {panel.attack}", attacked, panel.adversarial_prediction, panel),
+        _shot(f"After {attack}", attacked, panel.adversarial_prediction, panel),
         {
             "title": f"Perturbation ×{factor}" if largest else "Perturbation",
-            "alt": f"Perturbation of {panel.name} by {panel.attack}, magnified {factor} times around mid-grey",
+            "alt": f"Perturbation of {panel.name} by {attack}, magnified {factor} times around mid-grey",
             "image": 0.5 + factor * perturbation,
             "prediction": None,
             "note": f"L∞ {255 * largest:.1f}/255 · L2 {length:.2f}" if largest else "none: the image is unchanged",
@@ -567,7 +570,7 @@ def _panel_context(panel: Panel, max_side: int, quality: int) -> dict[str, Any]:
         shot["source"] = _data_uri(shot.pop("image"), max_side, quality)
     return {
         "name": panel.name,
-        "attack": panel.attack,
+        "attack": attack,
         "true_label": panel.true_label,
         "small": max(clean.shape[:2]) <= _SMALL_SIDE,
         "shots": shots,

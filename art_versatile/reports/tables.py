@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ __all__ = [
     "PaperTable",
     "Row",
     "accuracy_table",
+    "attack_name",
     "format_eps",
     "format_measure",
     "format_percent",
@@ -33,6 +35,19 @@ AVERAGES = {"all": "Average with clean", "attacks": "Average of attacks"}
 _ABSENT = "–"
 # Below this, a tenth of a percent of the interval says nothing.
 _FINE_N = 1000
+
+
+def attack_name(name: str) -> str:
+    """
+    What a reader is told of an attack that was run here.
+
+    ART's AutoAttack is not the standard ensemble of Croce and Hein that the literature means by the name, so it is
+    called "ART AutoAttack". Records keep the suite's name, and the paper's table the paper's.
+
+    :param name: Name of the attack in a record, for example ``"AutoAttack"``.
+    :return: For example ``"ART AutoAttack"``.
+    """
+    return re.sub(r"^AutoAttack\b", "ART AutoAttack", name)
 
 
 def format_percent(share: float | None) -> str:
@@ -119,7 +134,7 @@ class Row:
     One attack with its budget and parameters, or clean images.
 
     :param label: What the first cell says.
-    :param attack: Name of the attack.
+    :param attack: Name of the attack in its records, by which it is found in a :class:`PaperTable`.
     """
 
     label: str
@@ -325,7 +340,8 @@ def accuracy_table(records: Iterable[EvaluationRecord], *, averages: Sequence[st
             )
         found[row, defence, record.threat_model] = record
 
-    rows = dict(sorted(zip(row_keys, _labels(row_keys), strict=True), key=lambda item: item[0] != _CLEAN_KEY))
+    labels = map(attack_name, _labels(row_keys))
+    rows = dict(sorted(zip(row_keys, labels, strict=True), key=lambda item: item[0] != _CLEAN_KEY))
     defences = dict(zip(defence_keys, _labels(defence_keys), strict=True))
     several = len({model for seen in models.values() for model in seen}) > 1
     # Threat models are never mixed: all defences under one, then all under the next; no defence comes first.

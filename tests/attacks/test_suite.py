@@ -15,12 +15,11 @@ from art.attacks.evasion import (
     SquareAttack,
 )
 
+from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.attacks.suite import (
     PRESETS,
     DeepFoolByImage,
     MomentumIterativeMethodNumpy,
-    attack_parameters,
-    numpy_seed,
     paper_attacks,
     unseen_attacks,
 )
@@ -37,7 +36,7 @@ def adversarial(tiny_classifier, tiny_images, tiny_labels):
     assert tuple(attacks) == (*NAMES, "DeepFool")
     made, before = {}, [w.copy() for w in tiny_classifier.model.get_weights()]
     for name, attack in attacks.items():
-        with numpy_seed(0):
+        with isolated_seed(0):
             made[name] = attack.generate(tiny_images.copy(), y=np.eye(10)[tiny_labels])
     for a, b in zip(before, tiny_classifier.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -227,74 +226,3 @@ class TestMomentumIterativeMethod:
         # The day that this no longer raises, ART's own will do.
         with pytest.raises(NotImplementedError):
             MomentumIterativeMethod(tiny_classifier, max_iter=1, verbose=False).generate(tiny_images[:1])
-
-
-class TestAttackParameters:
-    @pytest.mark.parametrize("preset", PRESETS)
-    def test_plain_data_that_says_the_same_each_time(self, tiny_classifier, preset):
-        for make in (paper_attacks, unseen_attacks):
-            first, second = (
-                {name: attack_parameters(a) for name, a in make(tiny_classifier, preset=preset).items()}
-                for _ in range(2)
-            )
-            assert first == second
-            text = json.dumps(first, allow_nan=False)
-            assert "0x" not in text
-            assert "<" not in text
-
-    def test_what_they_say(self, tiny_classifier):
-        attacks = paper_attacks(tiny_classifier)
-        said = attack_parameters(attacks["PGD"])
-        assert said["class"] == "ProjectedGradientDescent"
-        assert (said["norm"], said["eps"], said["eps_step"], said["max_iter"]) == ("inf", EPS, 0.01, 40)
-        assert not {"verbose", "summary_writer", "estimator"} & set(said)
-        assert attack_parameters(attacks["MI-FGSM"])["decay"] == 1.0
-        assert attack_parameters(attacks["C&W"])["binary_search_steps"] == 10
-        members = attack_parameters(attacks["AutoAttack"])["attacks"]
-        assert [m["class"] for m in members] == ["AutoProjectedGradientDescent"] * 2 + ["SquareAttack"]
-        assert members[2]["max_iter"] == 5000
-
-    def test_numpy_numbers(self, tiny_classifier):
-        attack = FastGradientMethod(tiny_classifier, eps=0.1, norm=2)
-        attack.eps = np.float64(0.25)
-        attack.batch_size = np.int64(4)
-        said = attack_parameters(attack)
-        assert (said["eps"], said["batch_size"], said["norm"]) == (0.25, 4, 2)
-        assert type(said["eps"]) is float
-        assert type(said["batch_size"]) is int
-
-
-class TestNumpySeed:
-    def test_the_same_inside_and_untouched_outside(self):
-        np.random.seed(5)  # noqa: NPY002
-        expected = np.random.random(3)  # noqa: NPY002
-        np.random.seed(5)  # noqa: NPY002
-        drawn = []
-        for _ in range(2):
-            with numpy_seed(1):
-                drawn.append(np.random.random(4))  # noqa: NPY002
-        np.testing.assert_array_equal(np.random.random(3), expected)  # noqa: NPY002
-        np.testing.assert_array_equal(*drawn)
-        with numpy_seed(2):
-            assert not np.array_equal(np.random.random(4), drawn[0])  # noqa: NPY002
-
-    def test_restored_after_an_error(self):
-        before = np.random.get_state()[1].copy()  # noqa: NPY002
-
-        def fail():
-            with numpy_seed(1):
-                np.random.random(1000)  # noqa: NPY002
-                raise KeyError
-
-        with pytest.raises(KeyError):
-            fail()
-        np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
-
-    def test_random_attacks_are_reproducible_in_it(self, tiny_classifier, tiny_images):
-        attack = paper_attacks(tiny_classifier, preset="quick", max_iter=1)["PGD"]
-        made = []
-        for seed in (0, 0, 1):
-            with numpy_seed(seed):
-                made.append(attack.generate(tiny_images[:2]))
-        np.testing.assert_array_equal(made[0], made[1])
-        assert not np.array_equal(made[0], made[2])

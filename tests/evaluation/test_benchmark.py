@@ -15,7 +15,7 @@ from art.estimators.classification import TensorFlowV2Classifier
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from art_versatile._version import __version__
-from art_versatile.attacks.suite import attack_parameters, paper_attacks
+from art_versatile.attacks import attack_parameters, paper_attacks
 from art_versatile.evaluation.benchmark import PACKAGES, Benchmark, versions
 from art_versatile.evaluation.records import load_records, save_records
 
@@ -313,6 +313,14 @@ class TestErrors:
     @pytest.mark.parametrize("classifier", [object(), types.SimpleNamespace(clip_values=None)])
     def test_no_clip_values(self, make, classifier):
         with pytest.raises(ValueError, match=r"Expected an ART classifier with clip_values\. Received one without\."):
+            make(classifier=classifier)
+
+    def test_clip_values_of_each_channel(self, make, tiny_classifier):
+        per_channel = (np.zeros(3), np.ones(3))
+        classifier = TensorFlowV2Classifier(
+            model=tiny_classifier.model, nb_classes=10, input_shape=(32, 32, 3), clip_values=per_channel
+        )
+        with pytest.raises(ValueError, match=r"Expected clip_values to be two finite numbers \(minimum, maximum\)"):
             make(classifier=classifier)
 
     def test_images(self, make, tiny_images):

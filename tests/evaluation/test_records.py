@@ -22,7 +22,6 @@ from art_versatile.evaluation.records import (
     load_records,
     record_key,
     save_records,
-    write_text_atomically,
 )
 
 PGD = {
@@ -298,13 +297,6 @@ def test_saving_replaces_whole_files_and_leaves_no_other(tmp_path: Path, monkeyp
         save_records([clean()], path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["records.json"]
-
-
-def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
-    (tmp_path / "usual").write_text("")
-    written = write_text_atomically(tmp_path / "written", "é")
-    assert written.read_bytes() == b"\xc3\xa9"
-    assert written.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_saving_refuses(tmp_path: Path) -> None:

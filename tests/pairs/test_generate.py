@@ -8,6 +8,7 @@ import random
 import runpy
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import joblib
@@ -23,11 +24,14 @@ from art.attacks.evasion import (
 from art.estimators.classification import TensorFlowV2Classifier
 from PIL import Image
 
+from art_versatile.attacks import compile_attack, compile_classifier
+from art_versatile.attacks.suite import MomentumIterativeMethodNumpy
 from art_versatile.pairs import PairStore, generate_pairs
 from art_versatile.pairs import _units as units_module
 
 SIZE = 16
 CLASSES = 4
+generate_module = sys.modules["art_versatile.pairs.generate"]  # in the package its name is the function's
 
 
 def make_target():
@@ -209,25 +213,6 @@ def test_manifest(reference, images, made):
         "shards/01-PGD_3-00001.tfrecord",
     ]
     assert sorted(content(reference)) == ["manifest.json", *(shard["file"] for shard in manifest["shards"])]
-
-
-def test_attack_parameters_of_every_kind_fit_in_json(made):
-    classifier, _ = made
-    auto = AutoAttack(classifier, eps=0.1, attacks=[SquareAttack(classifier, norm=2), FastGradientMethod(classifier)])
-    auto.best_attacks = np.arange(3)
-    described = units_module._describe_attack(auto)
-    assert json.loads(json.dumps(described, allow_nan=False)) == described
-    assert [inner["class"] for inner in described["parameters"]["attacks"]] == ["SquareAttack", "FastGradientMethod"]
-    assert described["parameters"]["norm"] == "inf"
-    # The same at each start: no address of an object.
-    assert "0x" not in json.dumps(described)
-    assert units_module._plain(np.array([[1.0, np.inf]])) == [[1.0, "inf"]]
-    assert units_module._plain(np.arange(17.0)) == {
-        "shape": [17],
-        "dtype": "float64",
-        "sha256": hashlib.sha256(np.arange(17.0).tobytes()).hexdigest(),
-    }
-    assert [units_module._plain(value) for value in (np.nan, np.float32(0.5), predict)] == ["nan", 0.5, "predict"]
 
 
 def test_given_labels_and_misclassified_images(tmp_path, images, made):
@@ -720,6 +705,79 @@ def test_example(tmp_path, package, capsys):
     assert PairStore(tmp_path / "store").verify() == []
 
 
+# One unit after another, in this process
+
+
+class Watching(FastGradientMethod):
+    """It looks, when it attacks, at what has been read."""
+
+    look = staticmethod(lambda: None)
+
+    def generate(self, x, y=None, **kwargs):
+        self.look()
+        return super().generate(x, y, **kwargs)
+
+
+def test_the_next_images_are_read_while_these_are_attacked(tmp_path, images, made, monkeypatch):
+    """Those of one unit, and no more: memory does not grow with the store."""
+    read, seen, second = [], [], threading.Event()
+    read_images = units_module.read_images
+
+    def reading(*arguments):
+        read.append(threading.current_thread())
+        if len(read) == 2:
+            second.set()
+        return read_images(*arguments)
+
+    def look():
+        assert second.wait(timeout=30)
+        seen.append(len(read))
+
+    monkeypatch.setattr(generate_module, "read_images", reading)
+    monkeypatch.setattr(Watching, "look", staticmethod(look))
+    generate(images, (made[0], {"FGSM": Watching(made[0], eps=0.1)}), tmp_path, shard_size=2)
+    assert len(read) == len(seen) == 7
+    assert all(count <= unit + 2 for unit, count in enumerate(seen))
+    assert threading.current_thread() not in read
+
+
+def test_an_unreadable_image_is_an_error_of_its_own_unit(tmp_path, made):
+    write_tree(tmp_path, {"flat": 4})
+    fgsm = {"FGSM": made[1]["FGSM"]}
+    whole = generate(tmp_path / "flat", (made[0], fgsm), tmp_path / "whole", shard_size=1).arrays()
+    third = tmp_path / "flat" / f"{whole.images[2]:02d}.png"
+    third.write_bytes(b"\x89PNG no more")
+    with pytest.raises(ValueError, match=rf"Expected a readable image. Received .*{third.name}"):
+        generate(tmp_path / "flat", (made[0], fgsm), tmp_path / "store", shard_size=1)
+    assert sorted(os.listdir(tmp_path / "store/shards")) == sorted(
+        f"00-FGSM-0000{unit}.tfrecord{end}" for unit in (0, 1) for end in ("", ".json")
+    )
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "sequential"])
+def test_one_local_job_needs_no_joblib(tmp_path, images, reference, monkeypatch, backend):
+    monkeypatch.setattr(joblib, "Parallel", None)
+    with joblib.parallel_config(backend=backend, n_jobs=1):
+        generate(images, (None, target), tmp_path)
+    assert content(tmp_path) == content(reference)
+
+
+def test_a_compiled_attack_makes_the_store_that_arts_makes(tmp_path, images, made):
+    """The bytes and the description of the attacks are the same: either can go on where the other stopped."""
+    classifier = compile_classifier(made[0])
+
+    def attacks():
+        budget = {"eps": 0.1, "eps_step": 0.03, "max_iter": 3, "verbose": False}
+        return {
+            "PGD": ProjectedGradientDescent(classifier, num_random_init=1, **budget),
+            "MI-FGSM": MomentumIterativeMethodNumpy(classifier, decay=1.0, **budget),
+        }
+
+    generate(images, (classifier, attacks()), tmp_path / "art")
+    generate(images, (classifier, {name: compile_attack(a) for name, a in attacks().items()}), tmp_path / "compiled")
+    assert content(tmp_path / "compiled") == content(tmp_path / "art")
+
+
 # Errors
 
 
@@ -911,8 +969,6 @@ def test_corrupted_record_of_a_shard(tmp_path, images, made, reference, caplog, 
 
 def test_momentum_attack_of_the_suite(tmp_path, images, made):
     """An attack whose implementation was replaced is described with it."""
-    from art_versatile.attacks.suite import MomentumIterativeMethodNumpy
-
     classifier, _ = made
     attack = MomentumIterativeMethodNumpy(classifier, eps=0.1, eps_step=0.05, max_iter=2, decay=1.0)
     store = generate(images[:4], (classifier, {"MI-FGSM": attack}), tmp_path)

@@ -198,6 +198,21 @@ def test_write_leaves_no_temporary_file(tmp_path):
     assert [record.numpy() for record in tf.data.TFRecordDataset(f"{tmp_path}/a")] == [b"one", b"two"]
 
 
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    def records():
+        yield b"two"
+        raise KeyError
+
+    write_shard(f"{tmp_path}/a", [b"one"])
+    write_json(f"{tmp_path}/b", 1)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(KeyError):
+        write_shard(f"{tmp_path}/a", records())
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(f"{tmp_path}/b", np.nan)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_sha256_of_a_file_of_many_blocks(tmp_path):
     import hashlib
 

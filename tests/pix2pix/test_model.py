@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from art_versatile.pix2pix import CompactGenerator, LossSchedule, PerceptualLoss, Pix2Pix, patchgan
 from art_versatile.pix2pix.model import ScheduleCallback
+from art_versatile.pix2pix.precision import set_precision
 
 SCHEDULE = LossSchedule([(2, 10.0, 3.0), (1, 5.0, 0.5)])
 
@@ -27,14 +30,19 @@ def make_perceptual(seed=0):
 
 
 def make(
-    generator_optimizer=None, discriminator_optimizer=None, *, adversarial=True, perceptual=True, noise=0.0, **more
-):
+    generator_optimizer=None, discriminator_optimizer=None, *, adversarial=True, perceptual=True, noise=0.0,
+    clip_norm=None, precision="float32", **more,
+):  # fmt: skip
     model = Pix2Pix(
         make_generator(noise=noise),
         patchgan(4, seed=1) if adversarial else None,
         make_perceptual() if perceptual else None,
         schedule=SCHEDULE,
+        clip_norm=clip_norm,
     )
+    for network in (model.generator, model.discriminator):
+        if network is not None:
+            set_precision(network, precision)
     model.compile(generator_optimizer, discriminator_optimizer, **more)
     return model
 
@@ -183,6 +191,142 @@ class TestTrainStep:
         model.train_step(batch(seed=0))
         assert float(model.train_step(batch(seed=1))["loss"]) == pytest.approx(np.mean(values), rel=1e-5)
         assert values[0] != pytest.approx(values[1], rel=1e-3)
+
+
+def moves(model):
+    """By how much a step moves the generator: with plain gradient descent of rate 1, its gradient."""
+    before = [v.numpy() for v in model.generator.trainable_variables]
+    model.train_step(batch())
+    return [b - v.numpy() for b, v in zip(before, model.generator.trainable_variables, strict=True)]
+
+
+def norm_of(arrays):
+    return np.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in arrays))
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """Of the generator's whole objective, without clipping."""
+    return moves(make(keras.optimizers.SGD(1.0)))
+
+
+class TestClipNorm:
+    @pytest.mark.parametrize("share", [0.1, 0.9, 1.5])
+    def test_by_hand(self, gradients, share):
+        norm = norm_of(gradients)
+        got = moves(make(keras.optimizers.SGD(1.0), clip_norm=share * norm))
+        assert norm_of(got) == pytest.approx(min(share, 1) * norm, rel=1e-4)
+        for move, gradient in zip(got, gradients, strict=True):
+            np.testing.assert_allclose(move, min(share, 1) * gradient, atol=1e-5 * norm)
+
+    def test_the_discriminator_is_not_clipped(self):
+        expected, clipped = (
+            make(keras.optimizers.SGD(0.0), keras.optimizers.SGD(1.0), clip_norm=norm) for norm in (None, 1e-3)
+        )
+        for model in (expected, clipped):
+            model.train_step(batch())
+        assert_equal(weights(clipped.discriminator), weights(expected.discriminator))
+
+    @pytest.mark.parametrize("share", [0.1, 1.5])
+    @pytest.mark.parametrize(
+        "optimizer",
+        [
+            lambda: keras.optimizers.SGD(1.0, loss_scale_factor=256.0),
+            lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=64.0),
+            lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=2.0),
+        ],
+    )
+    def test_the_scale_of_the_loss_does_not_count(self, gradients, optimizer, share):
+        norm = norm_of(gradients)
+        got = moves(make(optimizer(), clip_norm=share * norm))
+        for move, gradient in zip(got, gradients, strict=True):
+            np.testing.assert_allclose(move, min(share, 1) * gradient, atol=1e-4 * norm)
+
+    @pytest.mark.parametrize("clip_norm", [0, -1.0])
+    def test_errors(self, clip_norm):
+        with pytest.raises(ValueError, match=f"Expected clip_norm to be None or above 0. Received {clip_norm}"):
+            make(clip_norm=clip_norm)
+
+
+class TestHalfPrecision:
+    def test_the_optimizers_scale_the_loss(self):
+        model = make(precision="mixed_float16")
+        for optimizer in (model.optimizer, model.discriminator_optimizer):
+            assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+            assert isinstance(optimizer.inner_optimizer, keras.optimizers.Adam)
+        for precision in ("float32", "mixed_bfloat16"):
+            assert isinstance(make(precision=precision).optimizer, keras.optimizers.Adam)
+
+    def test_one_that_scales_is_left_as_it_is(self):
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=8.0)
+        assert make(optimizer, precision="mixed_float16").optimizer is optimizer
+
+    def test_the_clipped_norm(self, gradients):
+        norm = norm_of(gradients)
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=64.0)
+        got = moves(make(optimizer, clip_norm=norm / 4, precision="mixed_float16"))
+        assert norm_of(got) == pytest.approx(norm / 4, rel=1e-2)
+
+    def test_an_overflow_leaves_the_step_out(self):
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=2.0**60)
+        model = make(optimizer, clip_norm=1.0, precision="mixed_float16")
+        before = [v.numpy() for v in model.generator.trainable_variables]
+        metrics = model.train_step(batch())
+        assert np.isfinite(float(metrics["loss"]))
+        for a, b in zip(before, model.generator.trainable_variables, strict=True):
+            np.testing.assert_array_equal(a, b.numpy())
+        assert float(optimizer.dynamic_scale.numpy()) == 2.0**59
+
+
+class TestAveraged:
+    @pytest.mark.parametrize("scaled", [False, True])
+    def test_by_hand(self, scaled):
+        """Keras's average: the weights after the first step, then m a + (1 - m) w after each further one."""
+        optimizer = keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.8)
+        model = make(keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=4.0) if scaled else optimizer)
+        average = None
+        for seed in range(4):
+            model.train_step(batch(seed=seed))
+            trained = weights(model.generator)
+            average = trained if average is None else [0.8 * a + 0.2 * w for a, w in zip(average, trained, strict=True)]
+        with model.averaged() as generator:
+            assert generator is model.generator
+            for got, want in zip(weights(generator), average, strict=True):
+                np.testing.assert_allclose(got, want, atol=1e-6)
+        assert_equal(weights(model.generator), trained)
+        assert any(np.abs(a - w).max() > 1e-4 for a, w in zip(average, trained, strict=True))
+
+    def test_an_error_inside_puts_the_weights_back(self):
+        model = make(keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.8))
+        for seed in range(2):
+            model.train_step(batch(seed=seed))
+        trained = weights(model.generator)
+        with contextlib.suppress(KeyError), model.averaged() as generator:
+            assert any(changed(weights(generator), trained))
+            raise KeyError
+        assert_equal(weights(model.generator), trained)
+
+    def test_without_an_average_and_before_the_first_step(self):
+        for optimizer, steps in ((keras.optimizers.Adam(1e-2), 1), (keras.optimizers.Adam(1e-2, use_ema=True), 0)):
+            model = make(optimizer)
+            for _ in range(steps):
+                model.train_step(batch())
+            trained = weights(model.generator)
+            with model.averaged() as generator:
+                assert_equal(weights(generator), trained)
+
+    def test_fit_ends_with_the_average(self):
+        """Keras's own way; the discriminator keeps its weights."""
+        model = make_small(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+        seen = []
+        look = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.append([weights(model.generator), weights(model.discriminator)])
+        )
+        fit(model, epochs=1, callbacks=[look])
+        (first, _), (second, discriminator) = seen
+        for got, a, b in zip(weights(model.generator), first, second, strict=True):
+            np.testing.assert_allclose(got, (a + b) / 2, atol=1e-6)
+        assert_equal(weights(model.discriminator), discriminator)
 
 
 class TestFit:

@@ -98,6 +98,28 @@ class TestTerms:
         assert float(two) == pytest.approx(one / 2, rel=1e-5)
 
     @pytest.mark.parametrize("distance", ["l1", "l2"])
+    def test_each_image_is_measured_by_its_own_features(self, distance):
+        """A dark image beside a bright one counts as it does alone: the batch makes no difference."""
+        loss = PerceptualLoss(tiny(), ["a", "b"], distance=distance, prediction_weight=1.0)
+        pairs = [(PURIFIED, CLEAN), (0.02 * PURIFIED, 0.02 * CLEAN), (3 * CLEAN, PURIFIED)]
+        alone = [float(loss(*pair)) for pair in pairs]
+        together = loss(*(tf.concat(part, 0) for part in zip(*pairs, strict=True)))
+        assert float(together) == pytest.approx(np.mean(alone), rel=1e-4)
+        # By hand, for "a": the same relative change in both; the mean is that of each, not of the sums.
+        loss = PerceptualLoss(tiny(), ["a"], distance=distance)
+        assert float(loss(tf.concat([PURIFIED, 0.02 * PURIFIED], 0), tf.concat([CLEAN, 0.02 * CLEAN], 0))) == (
+            pytest.approx(float(loss(PURIFIED, CLEAN)), rel=1e-2)
+        )
+
+    def test_features_without_places(self):
+        """A dense layer's: (N, C)."""
+        image = keras.Input((1, 2, 3))
+        model = keras.Model(image, layers.Flatten(name="f")(image))
+        loss = PerceptualLoss(model, ["f"])
+        expected = float(tf.reduce_sum(tf.abs(PURIFIED - CLEAN)) / tf.reduce_sum(CLEAN))
+        assert float(loss(PURIFIED, CLEAN)) == pytest.approx(expected, rel=1e-4)
+
+    @pytest.mark.parametrize("distance", ["l1", "l2"])
     def test_equal_images_cost_nothing(self, distance):
         loss = PerceptualLoss(tiny(), ["a", "b"], distance=distance, prediction_weight=1.0)
         assert float(loss(CLEAN, CLEAN)) == pytest.approx(0, abs=1e-6)

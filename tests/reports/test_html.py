@@ -401,6 +401,23 @@ def test_the_papers_table_stands_beside(page: Page, tmp_path: Path) -> None:
     assert written(tmp_path, records(), paper_table=None)[0].inside("paper") == ""
 
 
+def test_arts_autoattack_is_called_arts_wherever_it_was_run(tmp_path: Path) -> None:
+    measured = [
+        EvaluationRecord(
+            dataset="d", n=9, classifier="c", attack="AutoAttack", threat_model=model, correct=1, defence=defence
+        )
+        for model, defence in (("static", "none"), ("static", PURIFIER), ("adaptive", PURIFIER))
+    ]
+    page, source = written(tmp_path, measured, [panel(attack="AutoAttack")])
+    paper = page.inside("paper")
+    assert "AutoAttack" in paper
+    assert "ART" not in paper
+    everywhere = source.count("AutoAttack") - paper.count("AutoAttack")
+    assert everywhere == source.count("ART AutoAttack") >= 6  # row, adaptive row, tag, two pictures, run
+    assert page.find("span", class_="tag") == ["ART AutoAttack"]
+    assert "After ART AutoAttack" in page.find("span", class_="what")
+
+
 def test_settings(tmp_path: Path) -> None:
     page, _ = written(tmp_path, records(), settings={"Images left out": 3, "Rate": 0.125})
     text = page.inside("settings")

@@ -14,6 +14,7 @@ from art_versatile.reports.tables import (
     PAPER_TABLE_2,
     AccuracyTable,
     accuracy_table,
+    attack_name,
     format_eps,
     format_interval,
     format_measure,
@@ -141,6 +142,32 @@ def test_labels_say_what_differs() -> None:
         "FGSM",
     ]
     assert table.title.endswith("quick preset · paper preset")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("AutoAttack", "ART AutoAttack"),
+        ("AutoAttack through the purifier", "ART AutoAttack through the purifier"),
+        ("ART AutoAttack", "ART AutoAttack"),
+        ("AutoAttacker", "AutoAttacker"),
+        ("PGD", "PGD"),
+    ],
+)
+def test_arts_autoattack_is_called_arts(name: str, shown: str) -> None:
+    assert attack_name(name) == shown
+
+
+def test_a_measured_autoattack_stands_beside_the_papers() -> None:
+    weaker = record("AutoAttack", 2, eps=4 / 255)
+    table = accuracy_table([record("AutoAttack", 3), weaker, record("AutoAttack", 2, "AutoAttack")])
+    assert [row.label for row in table.rows] == ["ART AutoAttack (ε 8/255)", "ART AutoAttack (ε 4/255)"]
+    # A defence's name is the caller's, and a row finds the paper's by the name in the records.
+    assert [column.label for column in table.columns] == ["No defence", "AutoAttack"]
+    assert all(row.attack in PAPER_TABLE_2.rows for row in table.rows)
+    assert "| ART AutoAttack" in table.to_markdown()
+    assert "| AutoAttack" in PAPER_TABLE_2.to_markdown()
+    assert "ART" not in PAPER_TABLE_2.to_markdown()
 
 
 def test_defences_of_one_name_are_told_apart() -> None:

@@ -1,0 +1,91 @@
+"""What an attack is, as JSON: for the manifest of a store of pairs, and for the records of an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from art.attacks.evasion import FastGradientMethod
+
+__all__ = ["attack_parameters", "describe_attack", "plain_value"]
+
+# They change no result.
+_UNSAID = ("summary_writer", "verbose")
+_UNSAID_IN_RECORDS = ("estimator", "estimator_orig", "parallel", "parallel_pool_size")
+
+
+def attack_parameters(attack: Any) -> dict[str, Any]:
+    """
+    The parameters of an attack, for a reader: those that change its result, in one level.
+
+    :param attack: An ART attack.
+    :return: "class" and the parameters, JSON values; under "attacks" (of AutoAttack) one such dictionary for each
+        member. ``FastGradientMethod`` takes one step of ``eps``; its ``eps_step``, which only a search for the minimal
+        perturbation uses, is left out where there is none.
+    """
+    described = describe_attack(attack)
+    parameters = {"class": described["class"]}
+    for name, value in described["parameters"].items():
+        given = getattr(attack, name, None)
+        if name == "attacks":
+            parameters[name] = [attack_parameters(member) for member in given or []]
+        elif name in _UNSAID_IN_RECORDS or callable(given) or (name == "eps_step" and _takes_one_step(attack)):
+            continue
+        else:
+            parameters[name] = value
+    return parameters
+
+
+def describe_attack(attack: Any) -> dict[str, Any]:
+    """
+    Everything that the result of an attack depends on, as the manifest of a store holds it.
+
+    Stores are compared by it when they are gone on with: another form of it would refuse the stores that there are.
+    A class that makes another's images by other means is described as the other (``described_as``).
+
+    :param attack: An ART attack.
+    :return: "class", "parameters", and the same of the attack's implementation as "inner" where it has one.
+    """
+    inner = getattr(attack, "_attack", None)
+    description: dict[str, Any] = {
+        "class": getattr(attack, "described_as", type(attack).__name__),
+        "parameters": {
+            name: plain_value(getattr(attack, name, getattr(inner, name, None)))
+            for name in attack.attack_params
+            if name not in _UNSAID
+        },
+    }
+    if hasattr(inner, "attack_params"):
+        description["inner"] = describe_attack(inner)
+    return description
+
+
+def plain_value(value: Any) -> Any:
+    """
+    A parameter in JSON, the same at each start: no address of an object is in it.
+
+    :param value: A number, an array, an attack, a function, ...
+    :return: Numbers, strings, lists, None; infinity and NaN as strings; the checksum of a large array; the name of
+        anything else.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size <= 16):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, np.ndarray):
+        sha256 = hashlib.sha256(value.tobytes()).hexdigest()
+        return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": sha256}
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
+    if hasattr(value, "attack_params"):
+        return describe_attack(value)
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def _takes_one_step(attack: Any) -> bool:
+    # ART's projected gradient descents are its subclasses, with steps of eps_step.
+    single = isinstance(attack, FastGradientMethod) and "max_iter" not in attack.attack_params
+    return single and not attack.minimal

@@ -1,0 +1,145 @@
+"""Batches of pairs, whose order and augmentation a seed and the epoch decide: one place for stores and arrays."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from art_versatile._checks import check_batch_size, check_bool
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["check_integer", "make_batches"]
+
+
+def make_batches(
+    records: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset],
+    decode: Callable[[Any], tuple[tf.Tensor, tf.Tensor]],
+    *,
+    count: int,
+    image_shape: tuple[int, int, int],
+    clip_values: tuple[float, float],
+    batch_size: int,
+    crop: int | tuple[int, int] | None,
+    flip: bool,
+    seed: int,
+    scale: tuple[float, float],
+    clean_share: float,
+    labels: bool,
+    repeat: bool,
+    first_epoch: int,
+    drop_remainder: bool,
+) -> tf.data.Dataset:
+    """
+    Batches of (adversarial, clean). The parameters are those of :meth:`art_versatile.pairs.PairStore.dataset`, and:
+
+    :param records: Two stateless seeds, of one epoch alone -> that epoch's records, in its order.
+    :param decode: Record -> pair (2, H, W, C), adversarial first, of floats; label, int64.
+    :param count: Records of an epoch.
+    :param image_shape: (H, W, C).
+    :param clip_values: Range of the pixels.
+    :raises ValueError: If a parameter is out of its range, or there is no batch.
+    """
+    import tensorflow as tf
+
+    batch_size = check_batch_size(batch_size)
+    window = _check_crop(crop, image_shape)
+    low, high = _check_scale(scale)
+    if isinstance(clean_share, bool) or not isinstance(clean_share, int | float) or not 0 <= clean_share <= 1:
+        raise ValueError(f"Expected clean_share to be a number from 0 to 1. Received {clean_share!r}.")
+    for name, value in {"flip": flip, "labels": labels, "repeat": repeat, "drop_remainder": drop_remainder}.items():
+        check_bool(name, value)
+    seed = check_integer("seed", seed, least=0)
+    first_epoch = check_integer("first_epoch", first_epoch, least=0)
+    steps = count // batch_size if drop_remainder else -(-count // batch_size)
+    if steps == 0:
+        raise ValueError(f"Expected at least one batch of {batch_size}. Received {count} pairs.")
+    clip_low, clip_high = clip_values
+    # Stateless throughout: stateful ops would mix the global seed in.
+    stateless = tf.random.experimental
+    root = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int64)
+
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        of_sources, of_records, of_pairs = tf.unstack(
+            stateless.stateless_split(stateless.stateless_fold_in(root, epoch), 3)
+        )
+        pairs = (
+            records(of_sources, of_records)
+            .enumerate()
+            .map(
+                lambda index, record: example(stateless.stateless_fold_in(of_pairs, index), record),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+        )
+        # Batched here: no batch spans two epochs.
+        return pairs.batch(batch_size, drop_remainder=drop_remainder)
+
+    def example(key: tf.Tensor, record: Any) -> tuple[tf.Tensor, ...]:
+        pair, label = decode(record)
+        keys = tf.unstack(stateless.stateless_split(key, 5))
+        if window != image_shape[:2]:
+            top, left = (
+                tf.random.stateless_uniform([], keys[axis], maxval=image_shape[axis] - window[axis] + 1, dtype=tf.int32)
+                for axis in range(2)
+            )
+            pair = tf.slice(pair, [0, top, left, 0], [2, *window, image_shape[2]])
+        if flip:
+            pair = tf.cond(tf.random.stateless_uniform([], keys[2]) < 0.5, lambda: tf.reverse(pair, [2]), lambda: pair)
+        adversarial, clean = tf.unstack(tf.cast(pair, tf.float32))
+        if (low, high) != (1.0, 1.0):
+            factor = tf.random.stateless_uniform([], keys[3], low, high)
+            adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), clip_low, clip_high)
+        if clean_share > 0:
+            adversarial = tf.where(tf.random.stateless_uniform([], keys[4]) < clean_share, clean, adversarial)
+        return (adversarial, clean, label) if labels else (adversarial, clean)
+
+    if repeat:
+        epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    else:
+        numbers = itertools.count(first_epoch)
+        epochs = tf.data.Dataset.from_generator(
+            lambda: iter([next(numbers)]), output_signature=tf.TensorSpec([], tf.int64)
+        )
+    cardinality = tf.data.INFINITE_CARDINALITY if repeat else steps
+    dataset = epochs.flat_map(epoch_batches).apply(tf.data.experimental.assert_cardinality(cardinality))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def check_integer(name: str, value: Any, *, least: int = 1) -> int:
+    """Check an integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"Expected {name} to be an integer of at least {least}. Received {value!r}.")
+    return int(value)
+
+
+def _check_crop(crop: int | tuple[int, int] | None, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Check a crop; None means the whole image."""
+    height, width, _ = image_shape
+    if crop is None:
+        return height, width
+    message = f"Expected crop to be one or two integers from 1 to {(height, width)}. Received {crop!r}."
+    try:
+        window = tuple(operator.index(side) for side in (crop if isinstance(crop, tuple | list) else (crop, crop)))
+    except TypeError as err:
+        raise ValueError(message) from err
+    if len(window) != 2 or not (1 <= window[0] <= height and 1 <= window[1] <= width):
+        raise ValueError(message)
+    return window[0], window[1]
+
+
+def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
+    """Check a range of factors."""
+    message = f"Expected scale to be two finite numbers (low, high) with 0 <= low <= high. Received {scale!r}."
+    try:
+        low, high = (float(value) for value in scale)
+    except (TypeError, ValueError) as err:
+        raise ValueError(message) from err
+    if not (np.isfinite(high) and 0 <= low <= high):
+        raise ValueError(message)
+    return low, high

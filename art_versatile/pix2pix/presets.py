@@ -1,0 +1,109 @@
+"""The two ways to train, every number in one place: the paper's, and the one that made the shipped weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from art_versatile._checks import check_choice
+from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["PRESETS", "Preset"]
+
+DECAYS = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """
+    Everything that a training run needs but the pairs.
+
+    :param architecture: Generator, a key of ``GENERATORS``.
+    :param generator_options: Arguments of the generator.
+    :param discriminator: Filters of the first layer of the PatchGAN, or a discriminator; None trains without the
+        adversarial loss.
+    :param features: Of the perceptual loss: "vgg19", "classifier" (the one that was attacked) or None (no such loss).
+    :param features_options: Arguments of ``PerceptualLoss.vgg19`` or ``PerceptualLoss.of_classifier``.
+    :param schedule: Weights of the losses by epoch; its length is the number of epochs.
+    :param learning_rate: Adam's, for both networks.
+    :param decay: "constant", or "cosine" (to 2% at the end).
+    :param beta_1: Adam's.
+    :param clip_norm: Largest norm of the generator's gradient; None leaves it.
+    :param ema: Momentum of the running average of the generator's weights; None keeps none.
+    :param batch_size: Pairs a step, over all replicas.
+    :param crop: Height and width (or one number for both) of random crops; None takes whole images.
+    :param flip: Mirror half of the pairs.
+    :param scale: Range of the random factor on the perturbation.
+    :param clean_share: Share of (clean, clean) pairs.
+    :raises ValueError: If a number or a name is not as expected. What the networks and the pairs are made with is
+        checked when they are made.
+    """
+
+    architecture: str
+    generator_options: Mapping[str, Any] = field(default_factory=dict)
+    discriminator: int | keras.Model | None = 64
+    features: str | None = "vgg19"
+    features_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: LossSchedule = PAPER_SCHEDULE
+    learning_rate: float = 2e-4
+    decay: str = "constant"
+    beta_1: float = 0.5
+    clip_norm: float | None = None
+    ema: float | None = None
+    batch_size: int = 1
+    crop: int | tuple[int, int] | None = None
+    flip: bool = True
+    scale: tuple[float, float] = (1.0, 1.0)
+    clean_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, LossSchedule):
+            raise TypeError(f"Expected schedule to be a LossSchedule. Received {self.schedule!r}.")
+        if self.features not in ("vgg19", "classifier", None):
+            raise ValueError(f"Expected features to be 'vgg19', 'classifier' or None. Received {self.features!r}.")
+        check_choice("decay", self.decay, DECAYS)
+        for name, below in (("learning_rate", math.inf), ("clip_norm", math.inf), ("ema", 1)):
+            value = getattr(self, name)
+            if value is None and name != "learning_rate":
+                continue
+            if not isinstance(value, int | float) or not 0 < value < below:
+                raise ValueError(f"Expected {name} above 0 and below {below}. Received {value!r}.")
+        if not isinstance(self.beta_1, int | float) or not 0 <= self.beta_1 < 1:
+            raise ValueError(f"Expected beta_1 from 0 on and below 1. Received {self.beta_1!r}.")
+
+
+PRESETS: dict[str, Preset] = {
+    # Stated by the paper: Pix2pix, L1 and VGG19 perceptual loss, the schedule, 100 epochs. Assumed, as it says nothing:
+    # - Pix2pix's own settings: U-Net-256 and PatchGAN 70x70 with InstanceNorm (batch norm at batch size 1), Adam
+    #   2e-4 / 0.5, batch size 1, images at 256x256, flips (arXiv 1611.07004, section 3.3 and 6);
+    # - the layers of VGG19 and their weights: relu1_1 ... relu5_1 with pix2pixHD's 1/32 ... 1 (arXiv 1711.11585), mean
+    #   absolute difference, divided by the mean absolute feature of the clean image, without which the raw block5
+    #   features would dwarf the L1 term at a weight of 100;
+    # - "pixel weight" and "perceptual weight" are relative to an adversarial weight of 1;
+    # - no jitter from 286 to 256: resampling would weaken the perturbation that is to be learnt.
+    "paper": Preset(architecture="unet256"),
+    # Not the paper's. Crops and scaled perturbations make more of few pairs; the features and the prediction of the
+    # classifier weigh most, because a small pixel error alone still fools it.
+    "compact": Preset(
+        architecture="compact",
+        generator_options={"noise": 0.085},
+        discriminator=16,
+        features="classifier",
+        features_options={"count": 5, "prediction_weight": 0.75},
+        schedule=LossSchedule([(40, 100.0, 20.0)]),
+        learning_rate=4e-4,
+        decay="cosine",
+        beta_1=0.9,
+        clip_norm=10.0,
+        ema=0.995,
+        batch_size=8,
+        crop=192,
+        scale=(0.2, 0.8),
+        clean_share=0.25,
+    ),
+}

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from art_versatile.pix2pix import CompactGenerator, UNet256Generator, patchgan
+from art_versatile.pix2pix.precision import POLICIES, set_precision
+
+
+def compact():
+    generator = CompactGenerator(widths=(8, 8), blocks=(1, 1), factor=2, noise=0.05)
+    rng = np.random.default_rng(0)
+    generator.set_weights([w + 0.02 * rng.standard_normal(w.shape) for w in generator.get_weights()])
+    return generator
+
+
+def image(size=32):
+    return tf.constant(np.random.default_rng(1).random((2, size, size, 3), np.float32))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("make", [compact, lambda: UNet256Generator(filters=2), lambda: patchgan(4)])
+def test_layers(make, policy):
+    network = make()
+    set_precision(network, policy)
+    half = policy.removeprefix("mixed_")
+    dtypes = {layer.name: layer.compute_dtype for layer in network.layers if layer.weights or layer.name == "purified"}
+    assert {name for name, dtype in dtypes.items() if dtype == "float32"} == {"purified", "output", "logits"} & set(
+        dtypes
+    )
+    assert set(dtypes.values()) == {"float32", half}
+    assert {w.dtype for w in network.weights if "seed" not in w.path} == {"float32"}
+    assert network.outputs[0].dtype == "float32"
+
+
+@pytest.mark.parametrize(("policy", "error"), [("mixed_bfloat16", 2e-2), ("mixed_float16", 3e-3)])
+def test_the_answer_is_nearly_the_same_and_comes_back(policy, error):
+    generator, x = compact(), image()
+    expected = generator(x).numpy()
+    weights = generator.get_weights()
+    set_precision(generator, policy)
+    got = generator(x)
+    assert got.dtype == tf.float32
+    difference = np.abs(got - expected).max()
+    assert 0 < difference < error
+    set_precision(generator, "float32")
+    np.testing.assert_array_equal(generator(x), expected)
+    for a, b in zip(weights, generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pixels_pass_in_full():
+    """The untrained compact generator without noise mixes low-pass versions of the image: no half precision there."""
+    generator = CompactGenerator(widths=(8,), blocks=(1,), factor=2, sigmas=(0.0,), noise=0.0)
+    x = image()
+    set_precision(generator, "mixed_bfloat16")
+    np.testing.assert_allclose(generator(x), x, atol=1e-6)
+
+
+def test_a_network_inside_a_network():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")], name="inner")
+    outer = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(1, name="last")])
+    set_precision(outer, "mixed_bfloat16")
+    assert inner.get_layer("dense").compute_dtype == outer.get_layer("last").compute_dtype == "bfloat16"
+    outer.full_precision = ("inner",)
+    set_precision(outer, "mixed_bfloat16")
+    assert inner.get_layer("dense").compute_dtype == "float32"
+
+
+def test_policy():
+    assert POLICIES == ("float32", "mixed_bfloat16", "mixed_float16")
+    with pytest.raises(ValueError, match=r"Expected policy to be one of \['float32', .*\]\. Received 'float16'\."):
+        set_precision(compact(), "float16")
