@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_batch_size", "check_bool", "check_choice", "check_clip_values", "check_images"]
+__all__ = [
+    "check_batch_size",
+    "check_bool",
+    "check_choice",
+    "check_clip_values",
+    "check_images",
+    "check_integer",
+    "check_number",
+]
 
 
 def check_clip_values(clip_values: Sequence[float]) -> tuple[float, float]:
@@ -36,9 +44,39 @@ def check_batch_size(batch_size: Any) -> int:
     :return: It.
     :raises ValueError: If it is anything else.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"Expected batch_size to be an integer of at least 1. Received {batch_size!r}.")
-    return int(batch_size)
+    return check_integer("batch_size", batch_size)
+
+
+def check_integer(name: str, value: Any, least: int = 1) -> int:
+    """
+    Check an integer.
+
+    :param name: Its name, for the message.
+    :param value: An integer of at least ``least``, of Python or NumPy.
+    :param least: The smallest one allowed.
+    :return: It.
+    :raises ValueError: If it is anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"Expected {name} to be an integer of at least {least}. Received {value!r}.")
+    return int(value)
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """
+    Check a number.
+
+    :param name: Its name, for the message.
+    :param value: A number from ``low`` to ``high``, of Python or NumPy.
+    :param low: The smallest one allowed.
+    :param high: The largest one allowed.
+    :return: It.
+    :raises ValueError: If it is anything else.
+    """
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise ValueError(f"Expected {name} to be a number from {low:g} to {high:g}. Received {value!r}.")
+    return float(value)
 
 
 def check_bool(name: str, value: Any) -> bool:

@@ -18,10 +18,9 @@ from art.utils import check_and_transform_label_format, is_probability
 from tqdm.auto import tqdm
 
 from art_versatile import training
-from art_versatile._checks import check_batch_size, check_choice, check_images
+from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.attacks.suite import paper_attacks
-from art_versatile.pairs.batches import check_integer
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays
 from art_versatile.pix2pix.generators import build_generator

@@ -10,7 +10,7 @@ import tensorflow as tf
 from art.estimators.classification import TensorFlowV2Classifier
 from art.utils import check_and_transform_label_format
 
-from art_versatile._checks import check_batch_size, check_bool
+from art_versatile._checks import check_batch_size, check_bool, check_integer
 from art_versatile.attacks._tracing import Same, Traces, UntraceableError, differentiable
 
 __all__ = ["CompiledTensorFlowV2Classifier"]
@@ -21,8 +21,7 @@ _LABELS_AT_ONCE = 64
 
 def _check_compilation(jit_compile: Any, eot_samples: Any, seed: Any) -> None:
     check_bool("jit_compile", jit_compile)
-    if isinstance(eot_samples, bool) or not isinstance(eot_samples, int | np.integer) or eot_samples < 1:
-        raise ValueError(f"Expected eot_samples to be an integer of at least 1. Received {eot_samples!r}.")
+    check_integer("eot_samples", eot_samples)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
         raise ValueError(f"Expected seed to be an integer or None. Received {seed!r}.")
 

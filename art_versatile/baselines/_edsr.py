@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from art_versatile._checks import check_choice
+from art_versatile._checks import check_choice, check_integer
 
 __all__ = ["EDSR", "NETWORKS", "PRESETS", "RGB_MEAN", "Bicubic", "PixelShuffle", "bicubic_resize", "build_network"]
 
@@ -118,8 +118,7 @@ class EDSR(keras.Model):
         name: str = "edsr",
     ) -> None:
         for key, count in (("blocks", blocks), ("features", features)):
-            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-                raise ValueError(f"Expected {key} to be an integer of at least 1. Received {count!r}.")
+            check_integer(key, count)
         for key, factor in (("residual_scale", residual_scale), ("pixel_range", pixel_range)):
             if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < np.inf:
                 raise ValueError(f"Expected {key} to be a positive finite number. Received {factor!r}.")

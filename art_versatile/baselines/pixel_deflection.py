@@ -10,14 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from art_versatile._checks import check_batch_size, check_bool, check_choice
-from art_versatile.baselines.wavelet import (
-    ImageDefence,
-    check_integer,
-    check_wavelet,
-    straight_through,
-    wavelet_denoise,
-)
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer
+from art_versatile._defence import ImageDefence, straight_through
+from art_versatile.baselines.wavelet import check_wavelet, wavelet_denoise
 
 __all__ = ["PixelDeflection", "deflect_pixels", "robust_class_activation_map"]
 
@@ -265,10 +260,10 @@ class PixelDeflection(ImageDefence):
 
     def _check_params(self) -> None:
         super()._check_params()
-        self.deflections = check_integer("deflections", self.deflections, 1)
-        self.window = check_integer("window", self.window, 1)
+        self.deflections = check_integer("deflections", self.deflections)
+        self.window = check_integer("window", self.window)
         check_choice("count", self.count, _COUNTS)
-        self.rcam_classes = check_integer("rcam_classes", self.rcam_classes, 1)
+        self.rcam_classes = check_integer("rcam_classes", self.rcam_classes)
         check_wavelet(self.sigma, self.rescale_sigma)
         self.rescale_sigma = check_bool("rescale_sigma", self.rescale_sigma)
         if self.seed is not None:

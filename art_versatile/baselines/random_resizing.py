@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from art_versatile._checks import check_batch_size, check_choice
-from art_versatile.baselines.wavelet import ImageDefence, check_integer, check_number
+from art_versatile._checks import check_batch_size, check_choice, check_integer, check_number
+from art_versatile._defence import ImageDefence
 
 __all__ = ["RandomResizing"]
 
@@ -125,7 +125,7 @@ class RandomResizing(ImageDefence):
         self.sizes = _pair("sizes", self.sizes)
         if self.sizes[0] >= self.sizes[1]:
             raise ValueError(f"Expected sizes (smallest, canvas) with smallest < canvas. Received {self.sizes!r}.")
-        self.reference = check_integer("reference", self.reference, 1)
+        self.reference = check_integer("reference", self.reference)
         check_choice("interpolation", self.interpolation, ("bilinear", "nearest"))
         self.flip_probability = check_number("flip_probability", self.flip_probability, 0, 1)
         self.padding = check_number("padding", self.padding, 0, 1)
@@ -134,7 +134,7 @@ class RandomResizing(ImageDefence):
         elif isinstance(self.output_size, list | tuple):
             self.output_size = _pair("output_size", self.output_size)
         elif self.output_size is not None:
-            self.output_size = check_integer("output_size", self.output_size, 1)
+            self.output_size = check_integer("output_size", self.output_size)
         if self.seed is not None:
             self.seed = check_integer("seed", self.seed, 0)
         self.batch_size = check_batch_size(self.batch_size)
@@ -226,7 +226,7 @@ def _generator(seed: int | None) -> tf.random.Generator:
 def _pair(name: str, value: Any) -> tuple[int, int]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"Expected {name} to be two integers. Received {value!r}.")
-    first, second = (check_integer(name, number, 1) for number in value)
+    first, second = (check_integer(name, number) for number in value)
     return first, second
 
 

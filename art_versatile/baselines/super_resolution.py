@@ -13,16 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from art_versatile import weights
-from art_versatile._checks import check_batch_size, check_bool, check_choice
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer, check_number
+from art_versatile._defence import ImageDefence, differentiated_as, in_chunks, straight_through
 from art_versatile.baselines._edsr import NETWORKS, Bicubic, bicubic_resize
-from art_versatile.baselines.wavelet import (
-    ImageDefence,
-    check_integer,
-    check_number,
-    check_wavelet,
-    straight_through,
-    wavelet_denoise,
-)
+from art_versatile.baselines.wavelet import check_wavelet, wavelet_denoise
 
 __all__ = ["SuperResolution"]
 
@@ -127,13 +121,13 @@ class SuperResolution(ImageDefence):
         if self.sigma != 0:
             check_wavelet()  # that PyWavelets is there
         if self.jpeg_quality is not None:
-            self.jpeg_quality = check_integer("jpeg_quality", self.jpeg_quality, 1)
+            self.jpeg_quality = check_integer("jpeg_quality", self.jpeg_quality)
             if self.jpeg_quality > 100:
                 raise ValueError(f"Expected jpeg_quality from 1 to 100, or None. Received {self.jpeg_quality}.")
         if isinstance(self.output_size, str):
             check_choice("output_size", self.output_size, ("input",))
         elif self.output_size is not None:
-            self.output_size = check_integer("output_size", self.output_size, 1)
+            self.output_size = check_integer("output_size", self.output_size)
         self.batch_size = check_batch_size(self.batch_size)
         check_choice("gradient", self.gradient, ("bpda", "identity"))
         if self._model is None or self.network is not self._loaded:  # last: nothing can be refused after it
@@ -145,10 +139,8 @@ class SuperResolution(ImageDefence):
         images = (images - low) / (high - low)
         if self.sigma != 0 or self.jpeg_quality is not None:
             images = straight_through(self._denoise, images)
-        if self.gradient == "identity":
-            images = _differentiated_as(self._in_chunks, self._interpolate)(images)
-        else:
-            images = self._in_chunks(images)
+        enlarge = self._enlarge_all
+        images = (differentiated_as(enlarge, self._interpolate) if self.gradient == "identity" else enlarge)(images)
         return tf.clip_by_value(images * (high - low) + low, low, high)
 
     def _denoise(self, images: np.ndarray) -> np.ndarray:
@@ -192,26 +184,11 @@ class SuperResolution(ImageDefence):
             return large
         return tf.clip_by_value(bicubic_resize(large, *self._new_size(images)), 0, 1)
 
-    def _in_chunks(self, images: tf.Tensor) -> tf.Tensor:
-        """Enlarge ``batch_size`` images at a time."""
-        count, size = images.shape[0], self.batch_size
-        if count is not None:
-            if count <= size:
-                return self._enlarge(images)
-            # Computed anew on the way back: only one chunk's activations are ever held.
-            enlarge = _differentiated_as(self._enlarge, self._enlarge)
-            return tf.concat([enlarge(images[i : i + size]) for i in range(0, count, size)], axis=0)
-        # A function that recomputes cannot stand in a tf.while_loop with a gradient (TensorFlow 2.21).
-        total = tf.shape(images)[0]
-        chunks = tf.TensorArray(tf.float32, tf.math.floordiv(total + size - 1, size), infer_shape=False)
-        _, chunks = tf.while_loop(
-            lambda i, _: i * size < total,
-            lambda i, done: (i + 1, done.write(i, self._enlarge(images[i * size : (i + 1) * size]))),
-            (tf.constant(0), chunks),
-            parallel_iterations=1,
-        )
+    def _enlarge_all(self, images: tf.Tensor) -> tf.Tensor:
+        """The same for any number of images."""
+        large = in_chunks(self._enlarge, images, self.batch_size)
         height, width = (length if isinstance(length, int) else None for length in self._new_size(images))
-        return tf.ensure_shape(chunks.concat(), (None, height, width, 3))
+        return tf.ensure_shape(large, (images.shape[0], height, width, 3))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_compiled": None}
@@ -238,22 +215,3 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     stream = io.BytesIO()
     Image.fromarray(np.round(image * 255).astype(np.uint8)).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream), image.dtype) / 255
-
-
-def _differentiated_as(
-    function: Callable[[tf.Tensor], tf.Tensor], stand_in: Callable[[tf.Tensor], tf.Tensor]
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The function, with the gradient of another one, which is computed on the way back. No weight gets a gradient."""
-
-    @tf.custom_gradient
-    def wrapped(images: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        def gradient(upstream: tf.Tensor, variables: Any = None) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(images)
-                answer = stand_in(images)
-            grad = tape.gradient(answer, images, upstream)
-            return (grad, [None] * len(variables)) if variables is not None else grad
-
-        return function(images), gradient
-
-    return wrapped

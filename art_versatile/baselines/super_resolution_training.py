@@ -21,8 +21,8 @@ import tensorflow as tf
 import typer
 
 from art_versatile import weights
-from art_versatile._checks import check_batch_size, check_choice, check_images
-from art_versatile._files import atomic_path
+from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer
+from art_versatile._files import write_text_atomically
 from art_versatile.baselines._edsr import EDSR, NETWORKS, PRESETS, bicubic_resize, build_network
 from art_versatile.images import list_images, load_image
 
@@ -79,8 +79,7 @@ def train_super_resolution(
     :raises ValueError: If a parameter is not as expected, or an image is smaller than a patch; before any training.
     """
     for name, value in (("steps", steps), ("patch", patch), ("steps_per_epoch", steps_per_epoch)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"Expected {name} to be an integer of at least 1. Received {value!r}.")
+        check_integer(name, value)
     batch_size = check_batch_size(batch_size)
     check_choice("decay", decay, ("cosine", "halving"))
     check_choice("dtype", dtype, ("float32", "float16"))
@@ -264,8 +263,7 @@ def _claim(backup: Path, settings: dict[str, Any]) -> None:
     text = json.dumps(settings, indent=2, sort_keys=True)
     if file.is_file() and file.read_text() != text:
         raise ValueError(f"Expected a backup of a run with these settings. Received another's: {file}.")
-    with atomic_path(file) as temporary:
-        temporary.write_text(text)
+    write_text_atomically(file, text)
 
 
 def main(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_versatile._files import atomic_path
+from art_versatile._files import write_text_atomically
 
 if TYPE_CHECKING:
     import rich.table
@@ -80,8 +80,7 @@ def compare_schedules(
                 name, stages, result.history[-1], int(best["epoch"]), best["val_recovered_accuracy"], result.parameters
             )
         )
-    with atomic_path(folder / "schedules.json") as temporary:
-        temporary.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+    write_text_atomically(folder / "schedules.json", json.dumps([asdict(run) for run in runs], indent=1) + "\n")
     return runs
 
 

@@ -23,7 +23,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images, check_integer
 from art_versatile.pairs._units import Settings, Target, Unit, describe, forget, read_images, run_unit
 from art_versatile.pairs.store import (
     COMPRESSIONS,
@@ -32,7 +32,6 @@ from art_versatile.pairs.store import (
     MANIFEST,
     SHARDS,
     PairStore,
-    check_integer,
     file_sha256,
     read_json,
     write_json,

@@ -414,11 +414,6 @@ class Checkpoint(keras.callbacks.Callback):
         checkpoint = tf.train.Checkpoint(variables=variables, state=self._state)
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
 
-    @property
-    def exists(self) -> bool:
-        """Whether there is a checkpoint."""
-        return self._manager.latest_checkpoint is not None
-
     def restore(self) -> int:
         """
         Bring the newest checkpoint back.

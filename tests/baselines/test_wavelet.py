@@ -8,8 +8,8 @@ import pywt
 import tensorflow as tf
 from skimage.restoration import denoise_wavelet
 
+from art_versatile._defence import straight_through
 from art_versatile.baselines import WaveletDenoising, wavelet_denoise
-from art_versatile.baselines.wavelet import straight_through
 
 
 @pytest.fixture(scope="module")
