@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from art_versatile import weights
-from art_versatile._checks import check_bool, check_choice
-from art_versatile.pairs.batches import check_integer
+from art_versatile._checks import check_bool, check_choice, check_integer
 from art_versatile.pairs.store import PairArrays, PairStore
 from art_versatile.pix2pix.presets import PRESETS, Preset
 
@@ -43,6 +42,10 @@ class Pairs(Protocol):
     @property
     def clip_values(self) -> tuple[float, float]:
         """Range of the pixels."""
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks."""
 
     def __len__(self) -> int: ...
 
@@ -301,7 +304,9 @@ def _build(
     model = Pix2Pix(generator, discriminator, perceptual, schedule=settings.schedule, clip_norm=settings.clip_norm)
     rate: Any = settings.learning_rate
     if settings.decay == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.02)
+        warmup = min(settings.warmup, steps // 10)
+        start, rise = (0.0, {"warmup_target": rate, "warmup_steps": warmup}) if warmup else (rate, {})
+        rate = keras.optimizers.schedules.CosineDecay(start, steps - warmup, alpha=0.02, **rise)
     if optimizer is None:
         average = {} if settings.ema is None else {"use_ema": True, "ema_momentum": settings.ema}
         optimizer = keras.optimizers.Adam(rate, beta_1=settings.beta_1, **average)
@@ -372,6 +377,7 @@ def _dataset(
         crop=settings.crop,
         flip=settings.flip,
         scale=settings.scale,
+        whole=[name for name in settings.whole if name in pairs.attacks],
         clean_share=settings.clean_share,
         seed=seed,
         repeat=True,

@@ -265,6 +265,18 @@ class TestGiven:
         assert result.history[0]["learning_rate"] == 0.0
         assert result.parameters["optimizer"]["class_name"] == "SGD"
 
+    def test_warmup(self, store):
+        """From 0 to the rate in a tenth of the steps at most, then half a cosine to 2%."""
+        rates = {}
+        for warmup in (2, 50):
+            look = Look(lambda model: float(model.optimizer.learning_rate))
+            run(store, None, steps_per_epoch=10, warmup=warmup, callbacks=[look], **PLAIN)  # four epochs
+            rates[warmup] = look.seen
+        for warmup, steps in ((2, 2), (50, 4)):
+            cosine = (1 + np.cos(np.pi * np.arange(40 - steps) / (40 - steps))) / 2
+            expected = [*np.arange(steps) * 3e-3 / steps, *3e-3 * (0.98 * cosine + 0.02)]
+            np.testing.assert_allclose(rates[warmup], expected, rtol=1e-5, atol=1e-9)
+
     def test_discriminator(self, store):
         discriminator = patchgan(2, seed=3)
         before = discriminator.get_weights()

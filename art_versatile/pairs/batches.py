@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_bool
+from art_versatile._checks import check_batch_size, check_bool, check_integer
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["check_integer", "make_batches"]
+__all__ = ["check_attacks", "make_batches"]
 
 
 def make_batches(
     records: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset],
-    decode: Callable[[Any], tuple[tf.Tensor, tf.Tensor]],
+    decode: Callable[[Any], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     *,
     count: int,
     image_shape: tuple[int, int, int],
@@ -29,6 +29,7 @@ def make_batches(
     flip: bool,
     seed: int,
     scale: tuple[float, float],
+    whole: Sequence[int],
     clean_share: float,
     labels: bool,
     repeat: bool,
@@ -39,7 +40,8 @@ def make_batches(
     Batches of (adversarial, clean). The parameters are those of :meth:`art_versatile.pairs.PairStore.dataset`, and:
 
     :param records: Two stateless seeds, of one epoch alone -> that epoch's records, in its order.
-    :param decode: Record -> pair (2, H, W, C), adversarial first, of floats; label, int64.
+    :param decode: Record -> pair (2, H, W, C), adversarial first, of floats; label, int64; attack, int64.
+    :param whole: The attacks whose perturbations are not scaled.
     :param count: Records of an epoch.
     :param image_shape: (H, W, C).
     :param clip_values: Range of the pixels.
@@ -81,7 +83,7 @@ def make_batches(
         return pairs.batch(batch_size, drop_remainder=drop_remainder)
 
     def example(key: tf.Tensor, record: Any) -> tuple[tf.Tensor, ...]:
-        pair, label = decode(record)
+        pair, label, attack = decode(record)
         keys = tf.unstack(stateless.stateless_split(key, 5))
         if window != image_shape[:2]:
             top, left = (
@@ -94,6 +96,8 @@ def make_batches(
         adversarial, clean = tf.unstack(tf.cast(pair, tf.float32))
         if (low, high) != (1.0, 1.0):
             factor = tf.random.stateless_uniform([], keys[3], low, high)
+            if whole:
+                factor = tf.where(tf.reduce_any(attack == tf.constant(whole, tf.int64)), 1.0, factor)
             adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), clip_low, clip_high)
         if clean_share > 0:
             adversarial = tf.where(tf.random.stateless_uniform([], keys[4]) < clean_share, clean, adversarial)
@@ -111,11 +115,13 @@ def make_batches(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def check_integer(name: str, value: Any, *, least: int = 1) -> int:
-    """Check an integer."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"Expected {name} to be an integer of at least {least}. Received {value!r}.")
-    return int(value)
+def check_attacks(attacks: Sequence[str], known: Sequence[str], name: str = "attacks", least: int = 1) -> list[str]:
+    """Check names of attacks: at least so many, different ones, among the known."""
+    if isinstance(attacks, str) or len(attacks) < least or len(set(attacks)) < len(attacks):
+        raise ValueError(f"Expected {name} to be a list of different names. Received {attacks!r}.")
+    if unknown := [attack for attack in attacks if attack not in known]:
+        raise ValueError(f"Expected {name} among {list(known)}. Received {unknown}.")
+    return list(attacks)
 
 
 def _check_crop(crop: int | tuple[int, int] | None, image_shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from art_versatile._checks import check_bool, check_clip_values, check_images
-from art_versatile.pairs.batches import make_batches
+from art_versatile.pairs.batches import check_attacks, make_batches
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -87,6 +87,7 @@ class ArrayPairs:
         shuffle: bool = True,
         seed: int = 0,
         scale: tuple[float, float] = (1.0, 1.0),
+        whole: Sequence[str] = (),
         clean_share: float = 0.0,
         attacks: Sequence[str] | None = None,
         labels: bool = False,
@@ -105,6 +106,7 @@ class ArrayPairs:
         :param shuffle: Otherwise the order is that of the arrays.
         :param seed: Of order and augmentation.
         :param scale: Range of the factor on the perturbation.
+        :param whole: Names of the attacks whose perturbations are not scaled.
         :param clean_share: Share of (clean, clean) pairs.
         :param attacks: Names of the attacks to take; None takes all.
         :param labels: Yield (adversarial, clean, label) instead.
@@ -119,13 +121,11 @@ class ArrayPairs:
         check_bool("shuffle", shuffle)
         if labels and not self._has_labels:
             raise ValueError("Expected pairs with labels. Received pairs without.")
-        if isinstance(attacks, str):
-            raise ValueError(f"Expected attacks to be a list of names. Received {attacks!r}.")
-        if attacks is not None and (unknown := [name for name in attacks if name not in self.attacks]):
-            raise ValueError(f"Expected attacks among {list(self.attacks)}. Received {unknown}.")
-        chosen = [self.attacks.index(name) for name in (self.attacks if attacks is None else attacks)]
+        names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
+        chosen = [self.attacks.index(name) for name in names]
         rows = tf.constant(np.flatnonzero(np.isin(self._numbers, chosen)))
-        adversarial, clean, numbers = (tf.constant(a) for a in (self._adversarial, self._clean, self._labels))
+        arrays = self._adversarial, self._clean, self._labels, self._numbers
+        adversarial, clean, classes, numbers = (tf.constant(array) for array in arrays)
 
         def records(_: tf.Tensor, of_records: tf.Tensor) -> tf.data.Dataset:
             order = tf.random.experimental.stateless_shuffle(rows, seed=of_records) if shuffle else rows
@@ -133,7 +133,7 @@ class ArrayPairs:
 
         return make_batches(
             records,
-            lambda row: (tf.stack([adversarial[row], clean[row]]), numbers[row]),
+            lambda row: (tf.stack([adversarial[row], clean[row]]), classes[row], numbers[row]),
             count=len(rows),
             image_shape=self.image_shape,
             clip_values=self.clip_values,
@@ -142,6 +142,7 @@ class ArrayPairs:
             flip=flip,
             seed=seed,
             scale=scale,
+            whole=[self.attacks.index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)],
             clean_share=clean_share,
             labels=labels,
             repeat=repeat,

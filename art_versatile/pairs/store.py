@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from art_versatile._checks import check_bool
-from art_versatile.pairs.batches import check_integer, make_batches
+from art_versatile._checks import check_bool, check_integer
+from art_versatile.pairs.batches import check_attacks, make_batches
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,7 +35,6 @@ __all__ = [
     "FORMAT_VERSION",
     "PairArrays",
     "PairStore",
-    "check_integer",
     "encode_pair",
     "file_sha256",
     "read_json",
@@ -297,7 +296,7 @@ class PairStore:
         """
         import tensorflow as tf
 
-        names = self._check_attacks(attacks)
+        names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
         quotas = {name: self.counts[name] for name in names}
         if limit is not None:
             left = check_integer("limit", limit)
@@ -330,6 +329,7 @@ class PairStore:
         shuffle: bool = True,
         seed: int = 0,
         scale: tuple[float, float] = (1.0, 1.0),
+        whole: Sequence[str] = (),
         clean_share: float = 0.0,
         attacks: Sequence[str] | None = None,
         labels: bool = False,
@@ -355,6 +355,8 @@ class PairStore:
         :param seed: Of order and augmentation.
         :param scale: Each perturbation is multiplied by a factor drawn uniformly from this range, then clipped to
             ``clip_values``: (0.25, 1.0) trains against smaller budgets than those attacked.
+        :param whole: Names of attacks whose perturbations are not scaled: the smallest one that fools (C&W, DeepFool)
+            fools no more when it is made smaller.
         :param clean_share: Probability, 0 to 1, that a pair is (clean, clean).
         :param attacks: Names of the attacks to read; None reads all.
         :param labels: Yield (adversarial, clean, label) instead.
@@ -367,7 +369,7 @@ class PairStore:
         """
         import tensorflow as tf
 
-        names = self._check_attacks(attacks)
+        names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
         check_bool("shuffle", shuffle)
         shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
         files = self._files(names)
@@ -394,15 +396,15 @@ class PairStore:
             return shards.shuffle(buffered, seed=number, reshuffle_each_iteration=False)
 
         features = {key: tf.io.FixedLenFeature([], tf.string) for key in ("adversarial", "clean")}
-        features["label"] = tf.io.FixedLenFeature([], tf.int64)
+        features |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("label", "attack")}
 
-        def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             parsed = tf.io.parse_single_example(record, features)
             images = [
                 tf.reshape(tf.io.decode_raw(parsed[name], pixel_type, little_endian=True), shape)
                 for name in ("adversarial", "clean")
             ]
-            return tf.stack(images), parsed["label"]
+            return tf.stack(images), parsed["label"], parsed["attack"]
 
         return make_batches(
             records,
@@ -415,6 +417,7 @@ class PairStore:
             flip=flip,
             seed=seed,
             scale=scale,
+            whole=[list(self.attacks).index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)],
             clean_share=clean_share,
             labels=labels,
             repeat=repeat,
@@ -426,13 +429,3 @@ class PairStore:
         """Paths of the shards of the given attacks that hold any pair."""
         shards = self.manifest["shards"]
         return [f"{self.path}/{shard['file']}" for shard in shards if shard["attack"] in names and shard["count"]]
-
-    def _check_attacks(self, attacks: Sequence[str] | None) -> list[str]:
-        """Check names of attacks; None means all."""
-        if attacks is None:
-            return list(self.attacks)
-        if isinstance(attacks, str) or not len(attacks) or len(set(attacks)) < len(attacks):
-            raise ValueError(f"Expected attacks to be a list of different names. Received {attacks!r}.")
-        if unknown := [name for name in attacks if name not in self.attacks]:
-            raise ValueError(f"Expected attacks among {list(self.attacks)}. Received {unknown}.")
-        return list(attacks)

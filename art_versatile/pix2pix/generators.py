@@ -134,8 +134,14 @@ class LowPassMix(layers.Layer):
         size, channels = 2 * reach + 1, 3 * f * f
         return reach, kernel.reshape(size, size, channels, channels).astype(np.float32)
 
-    def call(self, image: tf.Tensor, gates: tf.Tensor) -> tf.Tensor:
-        """Mix (N, H, W, 3) by gates (N, H/f, W/f, K f^2) into (N, H/f, W/f, 3 f^2)."""
+    def call(self, image: tf.Tensor, gates: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
+        """
+        Mix (N, H, W, 3) by gates (N, H/f, W/f, K f^2) into (N, H/f, W/f, 3 f^2).
+
+        :param image: The image of the low-pass versions.
+        :param gates: Of the K versions, in the order of ``sigmas``; of ``other``, last.
+        :param other: One more image to mix in, as it is.
+        """
         f = self.factor
         blurred = []
         kernels = iter(self._kernels)
@@ -147,13 +153,17 @@ class LowPassMix(layers.Layer):
             pad = [reach * f, reach * f]
             padded = tf.nn.space_to_depth(tf.pad(image, [[0, 0], pad, pad, [0, 0]], "REFLECT"), f)
             blurred.append(tf.nn.conv2d(padded, tf.constant(kernel, image.dtype), 1, "VALID"))
-        gates = tf.split(gates, len(self.sigmas), axis=-1)
+        if other is not None:
+            blurred.append(tf.nn.space_to_depth(other, f))
+        gates = tf.split(gates, len(blurred), axis=-1)
         peak = tf.stop_gradient(functools.reduce(tf.maximum, gates))
         weights = [tf.exp(gate - peak) for gate in gates]
         total = tf.add_n(weights)
         return tf.add_n([tf.repeat(w / total, 3, axis=-1) * b for w, b in zip(weights, blurred, strict=True)])
 
-    def compute_output_shape(self, image_shape: Sequence[int | None], gates_shape: Sequence[int | None]) -> Any:
+    def compute_output_shape(
+        self, image_shape: Sequence[int | None], gates_shape: Sequence[int | None], other_shape: Any = None
+    ) -> Any:
         """Shape of the output."""
         return (*gates_shape[:3], 3 * self.factor**2)
 
@@ -186,6 +196,7 @@ class CompactGenerator(keras.Model):
         ``training=True``, one fixed pattern otherwise. See :class:`Noise`.
     :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
         keeps of the image carries the noise.
+    :param raw_base: Let it mix the image without the noise into the base, too: what looks untouched can be kept.
     :param seed: Seed of the initial weights and of the noise.
     """
 
@@ -201,6 +212,7 @@ class CompactGenerator(keras.Model):
         sigmas: Sequence[float] = (0.0, 0.8, 1.6),
         noise: float = 0.05,
         raw_input: bool = False,
+        raw_base: bool = False,
         seed: int = 0,
         name: str = "compact",
     ) -> None:
@@ -214,6 +226,7 @@ class CompactGenerator(keras.Model):
         if not 0 <= noise < 1:
             raise ValueError(f"Expected noise in [0, 1). Received {noise!r}.")
         check_bool("raw_input", raw_input)
+        check_bool("raw_base", raw_base)
         rng = np.random.default_rng(seed)
 
         def conv(x: Any, n: int, kernel: int = 3, stride: int = 1, gain: float = 2.0, activation: Any = None) -> Any:
@@ -246,8 +259,10 @@ class CompactGenerator(keras.Model):
                 x = residual(x)
         # Zero: the untrained generator is the even mixture.
         pixels = factor**2
-        x = conv(layers.ReLU()(x), pixels * (3 + len(sigmas)), gain=0.0)
-        base = LowPassMix(sigmas, factor, name="base")(seen, x[..., 3 * pixels :])
+        x = conv(layers.ReLU()(x), pixels * (3 + len(sigmas) + raw_base), gain=0.0)
+        gates = x[..., 3 * pixels :]
+        mix = LowPassMix(sigmas, factor, name="base")
+        base = mix(seen, gates, image) if raw_base else mix(seen, gates)
         x = DepthToSpace(factor, name="unpack")(layers.Add(name="sum")([base, x[..., : 3 * pixels]]))
         purified = layers.ReLU(max_value=1.0, name="purified")(x)
         super().__init__(image, purified, name=name)
@@ -259,6 +274,7 @@ class CompactGenerator(keras.Model):
             "sigmas": tuple(float(s) for s in sigmas),
             "noise": float(noise),
             "raw_input": bool(raw_input),
+            "raw_base": bool(raw_base),
             "seed": int(seed),
         }
 

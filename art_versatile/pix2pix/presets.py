@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from art_versatile._checks import check_choice
+from art_versatile._checks import check_choice, check_integer
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Preset:
     :param schedule: Weights of the losses by epoch; its length is the number of epochs.
     :param learning_rate: Adam's, for both networks.
     :param decay: "constant", or "cosine" (to 2% at the end).
+    :param warmup: With "cosine", steps over which the rate rises from 0, and at most a tenth of all: Adam's first steps
+        have no average to go by, and would undo weights that are trained further.
     :param beta_1: Adam's.
     :param clip_norm: Largest norm of the generator's gradient; None leaves it.
     :param ema: Momentum of the running average of the generator's weights; None keeps none.
@@ -39,6 +41,8 @@ class Preset:
     :param crop: Height and width (or one number for both) of random crops; None takes whole images.
     :param flip: Mirror half of the pairs.
     :param scale: Range of the random factor on the perturbation.
+    :param whole: Attacks whose perturbations are not scaled, where the pairs have them: the smallest perturbation that
+        fools does so no more when it is made smaller.
     :param clean_share: Share of (clean, clean) pairs.
     :raises ValueError: If a number or a name is not as expected. What the networks and the pairs are made with is
         checked when they are made.
@@ -52,6 +56,7 @@ class Preset:
     schedule: LossSchedule = PAPER_SCHEDULE
     learning_rate: float = 2e-4
     decay: str = "constant"
+    warmup: int = 0
     beta_1: float = 0.5
     clip_norm: float | None = None
     ema: float | None = None
@@ -59,6 +64,7 @@ class Preset:
     crop: int | tuple[int, int] | None = None
     flip: bool = True
     scale: tuple[float, float] = (1.0, 1.0)
+    whole: tuple[str, ...] = ()
     clean_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -67,6 +73,8 @@ class Preset:
         if self.features not in ("vgg19", "classifier", None):
             raise ValueError(f"Expected features to be 'vgg19', 'classifier' or None. Received {self.features!r}.")
         check_choice("decay", self.decay, DECAYS)
+        if check_integer("warmup", self.warmup, 0) and self.decay != "cosine":
+            raise ValueError(f"Expected decay='cosine' with warmup. Received decay={self.decay!r}.")
         for name, below in (("learning_rate", math.inf), ("clip_norm", math.inf), ("ema", 1)):
             value = getattr(self, name)
             if value is None and name != "learning_rate":
@@ -98,12 +106,14 @@ PRESETS: dict[str, Preset] = {
         schedule=LossSchedule([(40, 100.0, 20.0)]),
         learning_rate=4e-4,
         decay="cosine",
+        warmup=200,
         beta_1=0.9,
         clip_norm=10.0,
         ema=0.995,
         batch_size=8,
         crop=192,
         scale=(0.2, 0.8),
+        whole=("C&W", "DeepFool"),
         clean_share=0.25,
     ),
 }

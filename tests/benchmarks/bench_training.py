@@ -50,6 +50,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "factor": 2, "widths": (32, 64, 128, 256), "blocks": (1, 1, 1, 2),
     },
     "factor 8, widths 128-256, blocks 1-2": {"factor": 8, "widths": (128, 256), "blocks": (1, 2)},
+    "widths 96-160-256, blocks 1-1-1": {"widths": (96, 160, 256), "blocks": (1, 1, 1)},
+    "widths 128-192-256": {"widths": (128, 192, 256)},
+    "widths 128-160-256, blocks 1-1-1": {"widths": (128, 160, 256), "blocks": (1, 1, 1)},
+    "raw_input (shipped)": {"raw_input": True},
     "one low-pass version (no blur)": {"sigmas": (0.0,)},
 }  # fmt: skip
 

@@ -63,6 +63,7 @@ def order(dataset):
     [
         {"flip": False},
         {"crop": (4, 5), "scale": (0.2, 1.5), "clean_share": 0.3},
+        {"scale": (0.2, 0.9), "whole": ["B"]},
         {"attacks": ["B"], "crop": 4, "seed": 2**33 + 7},
         {"repeat": True, "first_epoch": 3},
         {"drop_remainder": True},
@@ -162,8 +163,8 @@ def test_arrays_that_do_not_belong_together(spoil, message):
         ({"crop": 7}, "Expected crop to be one or two integers from 1 to (6, 8). Received 7"),
         ({"shuffle": 1}, "Expected shuffle to be True or False. Received 1"),
         ({"attacks": ["C"]}, "Expected attacks among ['A', 'B']. Received ['C']"),
-        ({"attacks": "A"}, "Expected attacks to be a list of names. Received 'A'"),
-        ({"attacks": []}, "Expected at least one batch of 2. Received 0 pairs."),
+        ({"attacks": "A"}, "Expected attacks to be a list of different names. Received 'A'"),
+        ({"attacks": []}, "Expected attacks to be a list of different names. Received []"),
         ({"batch_size": 61, "drop_remainder": True}, "Expected at least one batch of 61. Received 60 pairs."),
         ({"seed": -1}, "Expected seed to be an integer of at least 0. Received -1"),
     ],

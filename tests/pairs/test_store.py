@@ -393,6 +393,19 @@ def test_scale(many):
     assert abs(factors.std() - 0.5 / np.sqrt(12)) < 0.02
 
 
+def test_whole_perturbations_are_not_scaled(many):
+    store, expected = many
+    arguments = {"flip": False, "shuffle": False, "scale": (0.25, 0.75)}
+    scaled, _ = read(store.dataset(100, **arguments))
+    adversarial, clean = read(store.dataset(100, **arguments, whole=["B"]))
+    np.testing.assert_array_equal(clean, expected.clean)
+    whole = expected.attacks == store.attacks.index("B")
+    assert 0 < whole.sum() < len(whole)
+    np.testing.assert_allclose(adversarial[whole], expected.adversarial[whole], atol=1e-6)
+    np.testing.assert_array_equal(adversarial[~whole], scaled[~whole])
+    assert np.abs(scaled[whole] - expected.adversarial[whole]).max() > 0.05
+
+
 def test_scale_beyond_one_is_clipped(tmp_path):
     store, expected = make_store(str(tmp_path), clip_values=(-1.0, 2.0))
     adversarial, clean = read(store.dataset(5, flip=False, shuffle=False, scale=(30.0, 30.0)))
@@ -455,6 +468,8 @@ def test_bad_manifest(tmp_path, content, message):
         ({"scale": (-1.0, 0.5)}, r"Expected scale .* Received \(-1.0, 0.5\)"),
         ({"scale": (0.0, np.inf)}, r"Expected scale .* Received \(0.0, inf\)"),
         ({"scale": (0.0, np.nan)}, r"Expected scale .* Received \(0.0, nan\)"),
+        ({"whole": ["PGD"]}, r"Expected whole among \['FGSM', 'C&W'\]. Received \['PGD'\]"),
+        ({"whole": "C&W"}, "Expected whole to be a list of different names. Received 'C&W'"),
         ({"clean_share": 1.5}, "Expected clean_share to be a number from 0 to 1. Received 1.5"),
         ({"clean_share": True}, "Expected clean_share .* Received True"),
         ({"clean_share": "0"}, "Expected clean_share .* Received '0'"),

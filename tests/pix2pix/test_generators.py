@@ -244,6 +244,25 @@ class TestCompact:
         with pytest.raises(ValueError, match="Expected raw_input"):
             build_generator("compact", raw_input="no")
 
+    def test_the_raw_image_is_one_more_in_the_mixture(self):
+        """Its gates come last: far above the others it is the answer, far below it is as if it were not there."""
+        config = {**SMALL, "noise": 0.1, "seed": 2, "raw_input": True}
+        with_it = trained(build_generator("compact", **config, raw_base=True))
+        without = build_generator("compact", **config)
+        *rest, kernel, bias = with_it.get_weights()
+        pixels = config["factor"] ** 2
+        without.set_weights([*rest, kernel[..., :-pixels], bias[:-pixels]])
+        x = images(2)
+        assert np.abs(with_it(x).numpy() - without(x).numpy()).max() > 1e-3
+        bias[-pixels:] = -50
+        with_it.set_weights([*rest, kernel, bias])
+        np.testing.assert_allclose(with_it(x), without(x), atol=1e-6)
+        kernel[..., : 3 * pixels], bias[: 3 * pixels], bias[-pixels:] = 0, 0, 50
+        with_it.set_weights([*rest, kernel, bias])
+        np.testing.assert_allclose(with_it(x), x, atol=1e-6)
+        with pytest.raises(ValueError, match="Expected raw_base"):
+            build_generator("compact", raw_base=1)
+
     def test_parameters(self):
         """
         Kernel size x C_in x C_out + C_out; a residual block is two 3x3 convolutions.

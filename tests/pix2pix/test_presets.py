@@ -18,6 +18,7 @@ def test_the_paper():
     assert paper.schedule is PAPER_SCHEDULE
     assert (paper.learning_rate, paper.decay, paper.beta_1, paper.batch_size) == (2e-4, "constant", 0.5, 1)
     assert (paper.clip_norm, paper.ema, paper.crop, paper.clean_share, paper.scale) == (None, None, None, 0, (1, 1))
+    assert paper.whole == ()
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -48,6 +49,7 @@ def test_a_preset_is_a_value():
     [
         {"features": None},
         {"decay": "cosine"},
+        {"decay": "cosine", "warmup": 3},
         {"beta_1": 0},
         {"clip_norm": None, "ema": None},
         {"clip_norm": 1},
@@ -68,6 +70,8 @@ def test_what_may_be(fields):
         ({"schedule": [(1, 2, 3)]}, TypeError, "Expected schedule to be a LossSchedule. Received [(1, 2, 3)]."),
         ({"features": "none"}, ValueError, "Expected features to be 'vgg19', 'classifier' or None. Received 'none'."),
         ({"decay": "linear"}, ValueError, "Expected decay to be one of ['constant', 'cosine']. Received 'linear'."),
+        ({"warmup": 3}, ValueError, "Expected decay='cosine' with warmup. Received decay='constant'."),
+        ({"decay": "cosine", "warmup": -1}, ValueError, "Expected warmup to be an integer of at least 0. Received -1."),
         ({"learning_rate": 0}, ValueError, "Expected learning_rate above 0 and below inf. Received 0."),
         ({"learning_rate": None}, ValueError, "Expected learning_rate above 0 and below inf. Received None."),
         ({"learning_rate": float("nan")}, ValueError, "Expected learning_rate above 0 and below inf. Received nan."),
