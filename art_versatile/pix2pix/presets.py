@@ -99,7 +99,7 @@ PRESETS: dict[str, Preset] = {
     # classifier weigh most, because a small pixel error alone still fools it.
     "compact": Preset(
         architecture="compact",
-        generator_options={"noise": 0.085},
+        generator_options={"widths": (96, 128, 256), "noise": 0.08, "raw_input": True, "raw_base": True},
         discriminator=16,
         features="classifier",
         features_options={"count": 5, "prediction_weight": 0.75},

@@ -40,7 +40,8 @@ STEPS = {"compact": (8, 128), "paper": (1, 256)}
 PURIFICATION = (8, 256)
 PEAK_SHAPES = ((8, 128, 64), (8, 64, 128), (8, 32, 256), (8, 16, 512))  # batch, height and width, channels
 VARIANTS: dict[str, dict[str, Any]] = {
-    "widths 64-128-256, blocks 1-1-2, factor 4 (the default)": {},
+    "widths 64-128-256, blocks 1-1-2, factor 4": {},
+    "widths 96-128-256": {"widths": (96, 128, 256)},
     "widths 32-64-128": {"widths": (32, 64, 128)},
     "widths 48-96-192": {"widths": (48, 96, 192)},
     "widths 96-192-384": {"widths": (96, 192, 384)},
@@ -53,7 +54,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "widths 96-160-256, blocks 1-1-1": {"widths": (96, 160, 256), "blocks": (1, 1, 1)},
     "widths 128-192-256": {"widths": (128, 192, 256)},
     "widths 128-160-256, blocks 1-1-1": {"widths": (128, 160, 256), "blocks": (1, 1, 1)},
-    "raw_input (shipped)": {"raw_input": True},
+    "raw_input": {"raw_input": True},
+    "raw_input, raw_base": {"raw_input": True, "raw_base": True},
     "one low-pass version (no blur)": {"sigmas": (0.0,)},
 }  # fmt: skip
 
@@ -125,11 +127,16 @@ def peak(precision: str, seconds: float) -> float:
     return max(rates)
 
 
+def generator_of(name: str) -> keras.Model:
+    """A preset's generator."""
+    return build_generator(PRESETS[name].architecture, **PRESETS[name].generator_options)
+
+
 def make_model(name: str, precision: str, perceptual: PerceptualLoss) -> Pix2Pix:
     """A preset's networks with its optimizers, compiled."""
     preset = PRESETS[name]
     model = Pix2Pix(
-        build_generator(preset.architecture, **preset.generator_options),
+        generator_of(name),
         patchgan(preset.discriminator, seed=1),
         perceptual,
         schedule=preset.schedule,
@@ -196,7 +203,8 @@ def step_rows(name: str, precision: str, rate: float, perceptual: PerceptualLoss
     ours, theirs = timed([lambda: step(x_adv, clean)["loss"].numpy(), lambda: plain(x_adv, clean)["loss"].numpy()],
                          seconds)  # fmt: skip
     return (
-        f"| {name}, {batch} x {size}x{size} | {precision} | {batch / ours:.2f} | {ours:.3f} | {work:.1f} "
+        f"| {name}, {batch} x {size}x{size} | {precision} | {batch / ours:.2f} | {ours:.3f} "
+        f"| {work:.1f} ({gflop(plain, x_adv, clean):.1f}) "
         f"| {work / ours:.0f} | {work / ours / rate:.0%} | {theirs / ours:.2f}x |"
     )
 
@@ -250,7 +258,8 @@ def main() -> None:
         perceptual = PerceptualLoss.of_classifier(efficientnet_lite_model(0), **options)
         lines += [
             "",
-            "| training step | precision | images/s | s/step | GFLOP/step | GFLOP/s | of peak | tutorial's step |",
+            "| training step | precision | images/s | s/step | GFLOP/step (tutorial's) | GFLOP/s | of peak "
+            "| tutorial's time / ours |",
             "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
@@ -262,7 +271,7 @@ def main() -> None:
     batch, size = PURIFICATION
     lines += ["", f"| purification, {batch} x {size}x{size} | {header[0]}", header[1]]
     lines += [
-        tell(purification_row(name, build_generator(PRESETS[name].architecture), precision, rate, seconds))
+        tell(purification_row(name, generator_of(name), precision, rate, seconds))
         for name in STEPS
         for precision, rate in rates.items()
     ]
