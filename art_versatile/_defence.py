@@ -73,7 +73,7 @@ class ImageDefence(PreprocessorTensorFlowV2):
 
         ART's own takes every output of another size than the input for gradients by class.
 
-        :param x: Images.
+        :param x: Images in ``clip_values``, (N, H, W, 3) or with ``channels_first`` (N, 3, H, W).
         :param grad: Gradients with respect to the output, (N, ...) or, by class, (N, K, ...): one draw for all classes.
         :return: Gradients with respect to ``x``: its shape, or (N, K, ...).
         """

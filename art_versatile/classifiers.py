@@ -179,7 +179,7 @@ def inception_v3(image_size: int = 299, *, weights: str | Path | None = "imagene
     """
     Inception-v3, the paper's target model, as an ART classifier with logits.
 
-    :param image_size: Height and width in pixels, at least 75 (the network's own limit).
+    :param image_size: Height and width that ART states as the input shape, at least 75 (the network's own limit).
     :param weights: "imagenet" downloads through ``keras.applications``; a path reads a ``.weights.h5`` or ``.h5`` file
         of ``keras.applications.InceptionV3(classifier_activation=None)``; None leaves the weights random.
     :return: The classifier, on pixels in [0, 1].
@@ -190,9 +190,9 @@ def inception_v3(image_size: int = 299, *, weights: str | Path | None = "imagene
         raise ValueError(f"Expected image_size to be an integer of at least 75. Received {image_size!r}.")
     if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
         raise FileNotFoundError(f"Expected weights to be 'imagenet', None or a file. Received {str(weights)!r}.")
-    image = keras.Input((image_size, image_size, 3), name="image")
+    image = keras.Input((None, None, 3), name="image")
     scaled = keras.layers.Rescaling(2.0, -1.0, name="rescale")(image)
-    # A size other than 299 changes nothing in the weights: the network ends in global pooling.
+    # The size changes nothing in the weights: the network ends in global pooling.
     network = keras.applications.InceptionV3(weights=None, input_tensor=scaled, classifier_activation=None)
     if weights == "imagenet":
         # keras.applications gives these at 299x299 only.

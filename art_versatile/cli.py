@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,9 +33,37 @@ app = typer.Typer(
 )
 
 
-def _fail(error: Exception) -> typer.Exit:
+def _fail(error: Exception | str) -> typer.Exit:
     typer.secho(f"error: {error}", fg="red", err=True)
     return typer.Exit(2)
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """Errors that the user can do something about end the command with one line."""
+    try:
+        yield
+    except (ValueError, TypeError, ModuleNotFoundError, OSError, FloatingPointError) as err:
+        raise _fail(err) from err
+    except Exception as err:
+        tensorflow = sys.modules.get("tensorflow")  # where it is not loaded, the error is none of its own
+        if tensorflow is not None and isinstance(err, tensorflow.errors.OpError):
+            raise _fail(f"{type(err).__name__}: {_reason(err.message)}") from err
+        if type(err) is Exception and str(err).startswith("URL fetch failure"):  # keras.utils.get_file's
+            raise _fail(
+                "Expected a network to download weights of keras.applications from; VGG19's may be a file: "
+                f"--vgg19-weights FILE. Received {err}"
+            ) from err
+        raise
+
+
+def _reason(message: str) -> str:
+    """The line of a TensorFlow error that says what happened; those around it are of its graph."""
+    lines = [line for line in message.splitlines() if line.strip() and not line.startswith(("\t", " "))]
+    reason = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", lines[-1] if lines else message).strip()
+    if "corrupted record" in reason:  # TensorFlow names no file
+        reason += "; the command pairs, called again as it was, finds damaged shards and remakes them"
+    return reason
 
 
 def _print_version(wanted: bool) -> None:
@@ -65,17 +97,14 @@ def demo(
     from art_versatile.reports.tables import accuracy_table
 
     console = Console()
-    try:
+    with _reported(), console.status("starting") as status:
         budget = _fraction(eps)
-        with console.status("starting") as status:
 
-            def report(line: str) -> None:
-                console.print(f"  {line}", highlight=False)
-                status.update(line)
+        def report(line: str) -> None:
+            console.print(f"  {line}", highlight=False)
+            status.update(line)
 
-            records = run_demo(out, images=images, eps=budget, seed=seed, report=report)
-    except (ValueError, ModuleNotFoundError, FileNotFoundError) as err:
-        raise _fail(err) from err
+        records = run_demo(out, images=images, eps=budget, seed=seed, report=report)
     console.print(accuracy_table(records).to_rich())
     console.print(f"page: {out / 'report.html'}    records: {out / 'records.json'}", highlight=False, soft_wrap=True)
 
@@ -94,7 +123,7 @@ def purify(
 
     jobs: dict[Path, Path] = {}
     failures = []
-    try:
+    with _reported():
         for source in sources:
             for file in list_images(source):
                 inside = file.relative_to(source) if source.is_dir() else Path(file.name)
@@ -102,15 +131,11 @@ def purify(
                 if target in jobs:
                     raise ValueError(f"Expected one image for {target}. Received {jobs[target]} and {file}.")
                 jobs[target] = file
-    except (ValueError, FileNotFoundError) as err:
-        raise _fail(err) from err
 
     from art_versatile.purifier import VersatilePurifier
 
-    try:
+    with _reported():
         purifier = VersatilePurifier.from_pretrained(weights)
-    except (ValueError, FileNotFoundError) as err:
-        raise _fail(err) from err
     for target, file in tqdm(jobs.items(), desc="purify", unit="image"):
         try:
             if target.exists() and not force:
@@ -135,7 +160,9 @@ def pairs(
     max_iter: Annotated[
         int | None, typer.Option(help="Iterations of BIM, PGD, MI-FGSM; the preset's by default.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="paper or quick.")] = "paper",
+    preset: Annotated[
+        str, typer.Option("--preset", "--attack-preset", help="Attack preset, how much is spent: paper or quick.")
+    ] = "paper",
     split: Annotated[str, typer.Option(help="one_per_image or every.")] = "one_per_image",
     per_class: Annotated[int | None, typer.Option(help="Images drawn of each class folder; the paper: 18.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV table: file,label. The classifier's own by default.")] = None,
@@ -158,7 +185,7 @@ def pairs(
     from art_versatile.pairs import generate_pairs
 
     names = tuple(name for name in attacks.split(",") if name)
-    try:
+    with _reported():
         budget = _fraction(eps)
         known = None if labels is None else read_labels(labels, label=label_column)
         build = functools.partial(
@@ -181,8 +208,6 @@ def pairs(
             n_jobs=jobs,
             classifier_name=classifier,
         )
-    except (ValueError, TypeError, ModuleNotFoundError, OSError) as err:
-        raise _fail(err) from err
     table = Table("attack", "success rate", title=f"{len(store)} pairs in {out}")
     for name, rate in store.success_rates.items():
         table.add_row(name, "-" if rate is None else f"{rate:.1%}")
@@ -200,10 +225,10 @@ def train(
         str, typer.Option(help="Classifier of the features, of the validation and of --images.")
     ] = "efficientnet_lite0",
     attacks: Annotated[str, typer.Option(help="With --images: names out of the paper's six; all by default.")] = "",
-    attack_preset: Annotated[str, typer.Option(help="With --images: paper or quick.")] = "quick",
+    attack_preset: Annotated[str, typer.Option(help="With --images: attack preset, paper or quick.")] = "quick",
     eps: Annotated[str, typer.Option(help="With --images: L-infinity budget, pixels in [0, 1].")] = "16/255",
     image_size: Annotated[int, typer.Option(help="With --images: height and width in pixels.")] = 256,
-    preset: Annotated[str, typer.Option(help="paper or compact.")] = "compact",
+    preset: Annotated[str, typer.Option(help="Training preset: paper or compact.")] = "compact",
     weights: Annotated[
         str | None, typer.Option(help="Train these further: a shipped name or a folder; else new ones.")
     ] = None,
@@ -215,7 +240,7 @@ def train(
     crop: Annotated[int | None, typer.Option(min=1, help="Side of the crops; the preset's by default.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's; the preset's by default.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Stages epochs:pixel:perceptual, with commas; 100:100:1 is fixed weights.")
+        str | None, typer.Option(help="Stages epochs:pixel:perceptual, with commas; a single one is fixed weights.")
     ] = None,
     adversarial: Annotated[bool, typer.Option(help="Train with the discriminator.")] = True,
     clean_share: Annotated[float | None, typer.Option(help="Share of clean pairs; the preset's by default.")] = None,
@@ -236,13 +261,12 @@ def train(
     """Train a purifier on adversarial pairs; OUT/best or OUT/last is then a purifier's weights folder."""
     if (pairs is None) == (images is None):
         raise _fail(ValueError("Expected either --pairs or --images. Received both or neither."))
-    try:
+    with _reported():
         from art_versatile import training
         from art_versatile import weights as stored
         from art_versatile.classifiers import load_classifier
         from art_versatile.pairs import PairStore
 
-        # All that can be wrong is looked at before images are attacked.
         settings = _preset(
             preset,
             epochs=epochs,
@@ -258,44 +282,46 @@ def train(
         )
         training.check_folder(out, resume)
         held = None if validation is None else PairStore(validation)
-        if images is not None:
-            names = tuple(name for name in attacks.split(",") if name)
-            _make_pairs(images, out / "pairs", classifier, image_size, names, _fraction(eps), attack_preset, seed)
-        store = PairStore(pairs or out / "pairs")
+        image_shape = (image_size, image_size, 3) if pairs is None else PairStore(pairs).image_shape
 
         import tensorflow as tf
 
         strategy = tf.distribute.MirroredStrategy() if mirrored else tf.distribute.get_strategy()
+        card: dict[str, Any] = {}
         with strategy.scope():
             target = None
             if settings.features == "classifier" or held is not None:
-                target = load_classifier(classifier, (held or store).image_shape[0])
-            perceptual = _perceptual(settings, target)
+                target = load_classifier(classifier, image_shape[0] if held is None else held.image_shape[0])
             generator = None
             if weights is not None:
-                generator, _ = stored.load(weights, **({} if noise is None else {"noise": noise}))
+                generator, origin = stored.load(weights, **({} if noise is None else {"noise": noise}))
+                card["initial_weights"] = {"name": Path(weights).name, "sha256": origin["weights"]["sha256"]}
+            perceptual = _perceptual(settings, target)
         measured = None
         if held is not None and target is not None:
             measured = _validation(held, target, validation_limit, validation_every)
-        result = training.train(
-            store,
-            out,
-            preset=settings,
-            perceptual=perceptual,
-            generator=generator,
-            validation=measured,
-            monitor=monitor,
-            patience=patience,
-            steps_per_epoch=steps_per_epoch,
-            precision=precision,
-            strategy=strategy,
-            seed=seed,
-            resume=resume,
-            tensorboard=tensorboard,
-            card={"pairs": {"images": len(store.manifest["images"]), **store.manifest["parameters"]}},
-        )
-    except (ValueError, TypeError, ModuleNotFoundError, OSError, FloatingPointError) as err:
-        raise _fail(err) from err
+        arguments: dict[str, Any] = {
+            "preset": settings,
+            "perceptual": perceptual,
+            "generator": generator,
+            "validation": measured,
+            "monitor": monitor,
+            "patience": patience,
+            "steps_per_epoch": steps_per_epoch,
+            "precision": precision,
+            "strategy": strategy,
+            "seed": seed,
+            "resume": resume,
+            "tensorboard": tensorboard,
+        }
+        if images is not None:
+            names, budget = tuple(name for name in attacks.split(",") if name), _fraction(eps)
+            # All that can be wrong is looked at before images are attacked.
+            training.check_arguments(image_shape, out, **arguments)
+            _make_pairs(images, out / "pairs", classifier, image_size, names, budget, attack_preset, seed)
+        store = PairStore(pairs or out / "pairs")
+        card["pairs"] = {"images": len(store.manifest["images"]), **store.manifest["parameters"]}
+        result = training.train(store, out, card=card, **arguments)
     typer.echo(f"{len(result.history)} epochs; weights in {out / 'last'}" + f" and {out / 'best'}" * (held is not None))
 
 
@@ -307,7 +333,7 @@ def compare_schedules(
     classifier: Annotated[
         str, typer.Option(help="Classifier of the features and of the validation.")
     ] = "efficientnet_lite0",
-    preset: Annotated[str, typer.Option(help="paper or compact.")] = "compact",
+    preset: Annotated[str, typer.Option(help="Training preset: paper or compact.")] = "compact",
     epochs: Annotated[int, typer.Option(min=3, help="Of each run; the paper's 100 are scaled to them.")] = 100,
     steps_per_epoch: Annotated[int | None, typer.Option(min=1, help="One pass over the pairs by default.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs a step; the preset's by default.")] = None,
@@ -323,7 +349,7 @@ def compare_schedules(
     """Train twice with the same seed, with the paper's schedule and with fixed weights 100 and 1, and compare."""
     from rich.console import Console
 
-    try:
+    with _reported():
         from art_versatile.classifiers import load_classifier
         from art_versatile.experiments.schedules import compare_schedules, schedule_table
         from art_versatile.pairs import PairStore
@@ -343,8 +369,6 @@ def compare_schedules(
             seed=seed,
             resume=resume,
         )
-    except (ValueError, TypeError, ModuleNotFoundError, OSError, FloatingPointError) as err:
-        raise _fail(err) from err
     Console().print(schedule_table(runs))
 
 
@@ -386,10 +410,12 @@ def _preset(
 
 
 def _perceptual(settings: Preset, target: TensorFlowV2Classifier | None) -> PerceptualLoss | None:
-    """The perceptual loss over a classifier, where the preset asks for it."""
+    """The perceptual loss that the preset asks for."""
     from art_versatile.pix2pix.perceptual import PerceptualLoss
 
-    if settings.features != "classifier" or target is None:
+    if settings.features == "vgg19":
+        return PerceptualLoss.vgg19(**settings.features_options)
+    if settings.features is None or target is None:
         return None
     return PerceptualLoss.of_classifier(target.model, **settings.features_options)
 

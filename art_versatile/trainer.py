@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -49,12 +50,13 @@ class VersatileTrainer(Trainer):
 
     :param classifier: An ART classifier of images with ``clip_values``.
     :param attacks: An untargeted ART evasion attack, several, or a mapping of names to them; None takes
-        :func:`art_versatile.paper_attacks`.
+        :func:`art_versatile.paper_attacks` with eps 16/255 and eps_step 0.01 of the range of the pixels.
     :param purifier: The purifier to train further; None makes a new one around the compact generator.
     :param schedule: Weights of the pixel and the perceptual loss by epoch.
     :param perceptual: The perceptual loss. "classifier" takes the features that the classifier itself computes, where
         its model is a Keras model, and trains without a perceptual loss (a warning says so) where it is not; None
-        trains without.
+        trains without. Where the model's input is of a fixed size (or its layers are not known) and the generator takes
+        smaller windows, these are mirrored at their far edges up to the size of the input (of the images).
     :param discriminator: Pix2pix's discriminator, :func:`art_versatile.pix2pix.patchgan`; None trains without the
         adversarial loss.
     :param optimizer: The generator's optimizer; None takes Adam with learning rate 2e-4 and beta_1 0.5, or with what
@@ -85,15 +87,14 @@ class VersatileTrainer(Trainer):
         self.perceptual, self.split, self.seed, self.verbose = perceptual, split, seed, verbose
         if getattr(classifier, "clip_values", None) is None:
             raise ValueError("Expected an ART classifier with clip_values. Received one without.")
+        self._clip_values = low, high = _one_range(classifier.clip_values)
         if attacks is None:
-            attacks = paper_attacks(classifier)
+            attacks = paper_attacks(classifier, 16 / 255 * (high - low), eps_step=0.01 * (high - low))
         elif isinstance(attacks, EvasionAttack):
             attacks = [attacks]
         if not isinstance(attacks, Mapping):
             attacks = {f"{i} {type(attack).__name__}": attack for i, attack in enumerate(attacks)}
         self.attacks = dict(attacks)
-        low, high = np.ravel(classifier.clip_values)[:2]
-        self._clip_values = (float(low), float(high))
         self._fitted = purifier is not None
         self.purifier = purifier or VersatilePurifier(
             build_generator("compact", seed=seed),
@@ -162,30 +163,30 @@ class VersatileTrainer(Trainer):
         :raises ValueError: If the images or the numbers are not as expected; nothing has been trained then.
         """
         batch_size, nb_epochs = check_batch_size(batch_size), check_integer("nb_epochs", nb_epochs)
-        training.check_folder(out, resume)
         verbose = self.verbose if verbose is None else bool(verbose)
         x, y = self._check_data(x, y)
         preset = self._preset(x, batch_size, nb_epochs)
-        held = None
+        names, validation = tuple(self.attacks), None
         if validation_data is not None:
             held_x, held_y = self._check_data(*validation_data)
             if held_y is None:
                 raise ValueError("Expected right labels with the validation images. Received None.")
-            held = self._pairs(held_x, held_y, verbose)
-        arrays = self._pairs(x, y, verbose)
-        result = training.train(
-            ArrayPairs(*arrays[:4], tuple(self.attacks)),
-            out,
-            preset=preset,
-            perceptual=self._perceptual_loss(arrays.clean),
-            generator=self.purifier.generator,
-            optimizer=self.optimizer,
-            validation=None if held is None else training.Validation(held, tuple(self.attacks), self._classify),
-            seed=self.seed,
-            resume=resume,
-            progress=verbose,
-            **changes,
-        )
+            validation = training.Validation(self._blank_pairs(), names, self._classify)
+        arguments: dict[str, Any] = {
+            "preset": preset,
+            "perceptual": self._perceptual_loss(x),
+            "generator": self.purifier.generator,
+            "optimizer": self.optimizer,
+            "seed": self.seed,
+            "resume": resume,
+            "progress": verbose,
+        }
+        # All that can be wrong is looked at before images are attacked.
+        training.check_arguments((*self._size(x), 3), out, validation=validation, **arguments, **changes)
+        if validation is not None:
+            validation = dataclasses.replace(validation, pairs=self._pairs(held_x, held_y, verbose))
+        pairs = ArrayPairs(*self._pairs(x, y, verbose)[:4], names)
+        result = training.train(pairs, out, validation=validation, **arguments, **changes)
         self._fitted = True
         history = keras.callbacks.History()
         history.epoch = [int(row["epoch"]) for row in result.history]
@@ -255,7 +256,7 @@ class VersatileTrainer(Trainer):
     def _preset(self, x: np.ndarray, batch_size: int, epochs: int) -> Preset:
         """What :func:`art_versatile.training.train` is to do with these images."""
         generator = self.purifier.generator
-        height, width = (int(side) for side in np.delete(x.shape[1:], 0 if self.purifier.channels_first else 2))
+        height, width = self._size(x)
         multiple = int(getattr(generator, "size_multiple", 1))
         crop = (height // multiple * multiple, width // multiple * multiple)
         if 0 in crop:
@@ -272,6 +273,11 @@ class VersatileTrainer(Trainer):
             crop=crop,
             flip=False,
         )
+
+    def _size(self, x: np.ndarray) -> tuple[int, int]:
+        """Height and width."""
+        height, width = x.shape[2:] if self.purifier.channels_first else x.shape[1:3]
+        return height, width
 
     def _schedule(self, epochs: int) -> LossSchedule:
         """The schedule, cut or prolonged to so many epochs."""
@@ -303,6 +309,12 @@ class VersatileTrainer(Trainer):
         numbers = np.repeat(np.arange(len(chosen)), [len(index) for index in chosen])
         return PairArrays(x_adv, clean, np.argmax(one_hot, axis=1)[rows], numbers, rows)
 
+    def _blank_pairs(self) -> PairArrays:
+        """One pair of each attack, to stand for those that are to come."""
+        numbers = np.arange(len(self.attacks))
+        images = np.zeros((len(numbers), 1, 1, 3), np.float32)
+        return PairArrays(images, images, numbers, numbers, numbers)
+
     def _classify(self, images: np.ndarray) -> np.ndarray:
         """The undefended classifier's answer to (N, H, W, 3) in [0, 1]."""
         low, high = self.purifier.clip_values
@@ -310,7 +322,7 @@ class VersatileTrainer(Trainer):
             images = np.transpose(images, (0, 3, 1, 2))
         return self._classifier.predict((images * (high - low) + low).astype(np.float32))
 
-    def _perceptual_loss(self, clean: np.ndarray) -> PerceptualLoss | None:
+    def _perceptual_loss(self, x: np.ndarray) -> PerceptualLoss | None:
         if self.perceptual is None or isinstance(self.perceptual, PerceptualLoss):
             return self.perceptual
         model = getattr(self._classifier, "model", None)
@@ -321,15 +333,18 @@ class VersatileTrainer(Trainer):
                 type(self._classifier).__name__,
             )
             return None
-        images = clean[:1] * (high - low) + low
+        probabilities = bool(is_probability(self._classifier.predict(x[:1])))
+        # A model without a layer graph says nothing of its input: the size of the images is one that it takes.
+        sides = model.inputs[0].shape[1:3] if getattr(model, "inputs", None) else x.shape[1:3]
         # The classifier's own standardisation stands between its pixels and its model.
         standardisation = self._classifier.preprocessing
         mean, std = (0.0, 1.0) if standardisation is None else (standardisation.mean, standardisation.std)
 
         def to_model(pixels: tf.Tensor) -> tf.Tensor:
+            margins = [(0, 0 if side is None else side - tf.shape(pixels)[i]) for i, side in enumerate(sides, start=1)]
+            pixels = tf.ensure_shape(tf.pad(pixels, [(0, 0), *margins, (0, 0)], "REFLECT"), (None, *sides, 3))
             return (pixels * (high - low) + low - tf.cast(mean, tf.float32)) / tf.cast(std, tf.float32)
 
-        probabilities = bool(is_probability(self._classifier.predict(images)))
         return PerceptualLoss.of_classifier(model, preprocess=to_model, probabilities=probabilities)
 
     def __repr__(self) -> str:
@@ -337,6 +352,15 @@ class VersatileTrainer(Trainer):
             f"{type(self).__name__}(classifier={type(self._classifier).__name__}, attacks={list(self.attacks)}, "
             f"purifier={self.purifier!r}, schedule={self.schedule!r}, split={self.split!r}, seed={self.seed})"
         )
+
+
+def _one_range(clip_values: Any) -> tuple[float, float]:
+    """The range of all channels, as two floats."""
+    bounds = [np.unique(bound) for bound in clip_values]
+    if [len(bound) for bound in bounds] != [1, 1]:
+        received = [np.asarray(bound).tolist() for bound in clip_values]
+        raise ValueError(f"Expected clip_values of one range for all channels. Received {received}.")
+    return float(bounds[0][0]), float(bounds[1][0])
 
 
 def defend(classifier: Any, purifier: VersatilePurifier) -> Any:

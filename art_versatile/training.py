@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from art_versatile import weights
-from art_versatile._checks import check_bool, check_choice, check_integer
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer
+from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays, PairStore
 from art_versatile.pix2pix.presets import PRESETS, Preset
 
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from art_versatile.pix2pix.model import Pix2Pix
     from art_versatile.pix2pix.perceptual import PerceptualLoss
 
-__all__ = ["Pairs", "TrainingResult", "Validation", "check_folder", "train"]
+__all__ = ["Pairs", "TrainingResult", "Validation", "check_arguments", "check_folder", "train"]
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
 class Pairs(Protocol):
@@ -59,11 +60,13 @@ class Validation:
     """
     Held pairs on which a run is measured.
 
-    :param pairs: The pairs, with the right labels, in ``clip_values``.
+    :param pairs: The pairs, in ``clip_values``, with the right labels: class indices.
     :param names: Names of the attacks that ``pairs.attacks`` numbers.
-    :param classify: Images in [0, 1] -> class scores.
+    :param classify: Images (N, H, W, 3) in [0, 1] -> class scores (N, classes).
     :param clip_values: Range of the pixels.
     :param every: Epochs between two measurements.
+    :raises ValueError: If the arrays do not belong together, or a number is not as expected.
+    :raises TypeError: If the images are not floats.
     """
 
     pairs: PairArrays
@@ -71,6 +74,10 @@ class Validation:
     classify: Callable[[np.ndarray], np.ndarray]
     clip_values: tuple[float, float] = (0.0, 1.0)
     every: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("every", self.every)
+        ArrayPairs(*self.pairs[:4], self.names, clip_values=self.clip_values)  # for its checks
 
     def callback(self) -> RecoveredAccuracy:
         """The Keras callback that measures."""
@@ -133,7 +140,8 @@ def train(
     With ``out``, the folder holds after each epoch: ``last/`` and ``best/`` (weights and card, for
     :meth:`VersatilePurifier.from_pretrained`), ``log.csv``, ``curves.png``, ``panel.png`` and ``checkpoints/``. A run
     that was killed at any moment goes on with ``resume=True`` from its last whole epoch and reaches the same weights
-    as one that was not, on the same machine. With a loss that is not finite it stops, the last checkpoint kept.
+    as one that was not, on the same machine; on a GPU only with ``tf.config.experimental.enable_op_determinism()``.
+    With a loss that is not finite it stops, the last checkpoint kept.
 
     Of several workers (``MultiWorkerMirroredStrategy``) each makes this call, with the same arguments; ``out`` is on a
     file system that all of them see, and the chief alone writes there.
@@ -143,7 +151,8 @@ def train(
     :param preset: "paper", "compact", or a :class:`~art_versatile.pix2pix.presets.Preset`.
     :param perceptual: The perceptual loss, where the preset's features are "classifier", or in their place.
     :param generator: A generator to train further; None builds the preset's. It is changed.
-    :param optimizer: The generator's, in place of the Adam that the preset states.
+    :param optimizer: The generator's, in place of the Adam and the running average (``ema``) that the preset states:
+        its own ``use_ema`` and ``ema_momentum`` count.
     :param validation: Held pairs; their accuracy is logged.
     :param monitor: What the best generator is best in, a key of the logs; used with ``validation``.
     :param patience: Stop after so many measurements without a better one; None never stops.
@@ -151,8 +160,9 @@ def train(
         one pass over the pairs.
     :param precision: "float32", "mixed_bfloat16" or "mixed_float16"; see
         :func:`~art_versatile.pix2pix.precision.set_precision`.
-    :param strategy: Any ``tf.distribute`` strategy. What is given besides (perceptual loss, generator, discriminator,
-        optimizer) has to be built in its scope.
+    :param strategy: A ``tf.distribute`` strategy: ``MirroredStrategy`` and ``MultiWorkerMirroredStrategy`` are tested,
+        others are not. What is given besides (perceptual loss, generator, discriminator, optimizer) has to be built in
+        its scope.
     :param seed: Of new networks, of the order of the pairs and of their augmentation.
     :param resume: Go on with the run in ``out``, whose settings have to be these; none there starts one.
     :param tensorboard: Also write ``out/tensorboard``; needs the package tensorboard.
@@ -168,48 +178,37 @@ def train(
     import tensorflow as tf
 
     from art_versatile.pix2pix import callbacks as watching
-    from art_versatile.pix2pix.precision import POLICIES, set_precision
+    from art_versatile.pix2pix.precision import set_precision
 
-    settings = _settings(preset, changes)
+    settings, measure = _check(
+        out,
+        preset=preset,
+        perceptual=perceptual,
+        generator=generator,
+        optimizer=optimizer,
+        validation=validation,
+        monitor=monitor,
+        patience=patience,
+        steps_per_epoch=steps_per_epoch,
+        precision=precision,
+        strategy=strategy,
+        resume=resume,
+        tensorboard=tensorboard,
+        progress=progress,
+        **changes,
+    )
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    measure = None if validation is None else validation.callback()
-    check_choice("precision", precision, POLICIES)
-    for name, flag in (("resume", resume), ("tensorboard", tensorboard), ("progress", progress)):
-        check_bool(name, flag)
-    for name, number in (("patience", patience), ("steps_per_epoch", steps_per_epoch)):
-        if number is not None:
-            check_integer(name, number)
-    if (tensorboard or resume) and out is None:
-        raise ValueError("Expected out, a folder, with tensorboard or resume. Received None.")
-    if patience is not None and measure is None:
-        raise ValueError("Expected validation pairs with patience. Received none.")
-    if measure is not None:
-        check_choice("monitor", monitor, measure.measures)
-    if settings.features == "classifier" and perceptual is None:
-        raise ValueError(
-            "Expected a perceptual loss, PerceptualLoss.of_classifier(model), or features=None to train without. "
-            "Received neither."
-        )
-    if out is not None and generator is not None and not hasattr(generator, "architecture"):
-        raise ValueError(
-            "Expected a generator made by build_generator with out: others cannot be written as weights and card. "
-            f"Received {generator.name!r}."
-        )
     # Replicas need equal shares, or the mean of their losses is not that of the batch.
     batches = functools.partial(_dataset, pairs, settings, seed, drop_remainder=replicas > 1)
     batches()  # for its checks
-    if settings.batch_size % replicas:
-        raise ValueError(
-            f"Expected batch_size to be a multiple of the {replicas} replicas. Received {settings.batch_size}."
-        )
-    check_folder(out, resume)
 
     start = time.perf_counter()
     per_pass = len(pairs) // settings.batch_size if replicas > 1 else -(-len(pairs) // settings.batch_size)
     steps, epochs = steps_per_epoch or per_pass, settings.schedule.epochs
     with strategy.scope():
-        model = _build(settings, pairs, perceptual, generator, optimizer, precision, epochs * steps, seed)
+        networks = _networks(settings, pairs.image_shape, perceptual, generator, seed)
+        model = _build(settings, *networks, optimizer, precision, epochs * steps)
     parameters = _parameters(settings, pairs, model, optimizer, steps, precision, seed)
     history: list[dict[str, float]] = []
     done = 0
@@ -252,6 +251,25 @@ def train(
     return TrainingResult(model.generator, history, time.perf_counter() - start, parameters)
 
 
+def check_arguments(image_shape: tuple[int, int, int], out: str | Path | None = None, **arguments: Any) -> None:
+    """
+    Check what :func:`train` is to be given before there are pairs: attacks take hours.
+
+    :param image_shape: (H, W, C) of the pairs.
+    :param out: As there.
+    :param arguments: As there. A validation may be a stand-in: names and numbers of its attacks are what counts.
+    :raises ValueError: As there, and likewise all others; nothing has been written then.
+    """
+    import tensorflow as tf
+
+    settings, _ = _check(out, **{k: v for k, v in arguments.items() if k not in ("seed", "callbacks", "card")})
+    seed = arguments.get("seed", 0)
+    blank = np.zeros((1, *image_shape), np.float32)
+    _dataset(ArrayPairs(blank, blank), settings, seed)
+    with (arguments.get("strategy") or tf.distribute.get_strategy()).scope():
+        _networks(settings, image_shape, arguments.get("perceptual"), arguments.get("generator"), seed)
+
+
 def check_folder(out: str | Path | None, resume: bool) -> None:
     """
     Check that a run may write to a folder.
@@ -266,6 +284,76 @@ def check_folder(out: str | Path | None, resume: bool) -> None:
         raise FileExistsError(f"Expected no run in {out}; resume=True goes on with it. Received one.")
 
 
+def _check(
+    out: str | Path | None,
+    *,
+    preset: str | Preset = "compact",
+    perceptual: PerceptualLoss | None = None,
+    generator: keras.Model | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    validation: Validation | None = None,
+    monitor: str = "val_recovered_accuracy",
+    patience: int | None = None,
+    steps_per_epoch: int | None = None,
+    precision: str = "float32",
+    strategy: tf.distribute.Strategy | None = None,
+    resume: bool = False,
+    tensorboard: bool = False,
+    progress: bool = True,
+    **changes: Any,
+) -> tuple[Preset, RecoveredAccuracy | None]:
+    """Checks of :func:`train` that need no pairs -> the preset with its changes, and what measures."""
+    import tensorflow as tf
+
+    from art_versatile.pix2pix import callbacks as watching
+    from art_versatile.pix2pix.precision import POLICIES
+
+    settings = _settings(preset, changes)
+    measure = None if validation is None else validation.callback()
+    check_choice("precision", precision, POLICIES)
+    for name, flag in (("resume", resume), ("tensorboard", tensorboard), ("progress", progress)):
+        check_bool(name, flag)
+    for name, number in (("patience", patience), ("steps_per_epoch", steps_per_epoch)):
+        if number is not None:
+            check_integer(name, number)
+    if (tensorboard or resume) and out is None:
+        raise ValueError("Expected out, a folder, with tensorboard or resume. Received None.")
+    if patience is not None and measure is None:
+        raise ValueError("Expected validation pairs with patience. Received none.")
+    if measure is not None:
+        check_choice("monitor", monitor, measure.measures)
+    if settings.features == "classifier" and perceptual is None:
+        raise ValueError(
+            "Expected a perceptual loss, PerceptualLoss.of_classifier(model), or features=None to train without. "
+            "Received neither."
+        )
+    if out is not None and generator is not None and not hasattr(generator, "architecture"):
+        raise ValueError(
+            "Expected a generator made by build_generator with out: others cannot be written as weights and card. "
+            f"Received {generator.name!r}."
+        )
+    if optimizer is not None and changes.get("ema") not in (None, _average(optimizer)):
+        raise ValueError(
+            f"Expected an optimizer with use_ema=True and ema_momentum={changes['ema']!r} for ema={changes['ema']!r}. "
+            f"Received one that keeps ema={_average(optimizer)!r}."
+        )
+    replicas = (strategy or tf.distribute.get_strategy()).num_replicas_in_sync
+    if check_batch_size(settings.batch_size) % replicas:
+        raise ValueError(
+            f"Expected batch_size to be a multiple of the {replicas} replicas. Received {settings.batch_size}."
+        )
+    if tensorboard and out is not None:
+        watching.TensorBoard(Path(out) / TENSORBOARD)  # for its check
+    check_folder(out, resume)
+    return settings, measure
+
+
+def _average(optimizer: Any) -> float | None:
+    """Momentum of the running average that an optimizer keeps; None for none."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner.ema_momentum if inner.use_ema else None
+
+
 def _settings(preset: str | Preset, changes: dict[str, Any]) -> Preset:
     """The preset with its changes, checked."""
     if not isinstance(preset, Preset):
@@ -277,30 +365,46 @@ def _settings(preset: str | Preset, changes: dict[str, Any]) -> Preset:
     return dataclasses.replace(preset, **changes)
 
 
-def _build(
+def _networks(
     settings: Preset,
-    pairs: Pairs,
+    image_shape: tuple[int, int, int],
     perceptual: PerceptualLoss | None,
     generator: keras.Model | None,
-    optimizer: keras.optimizers.Optimizer | None,
-    precision: str,
-    steps: int,
     seed: int,
-) -> Pix2Pix:
-    """The compiled model, for so many steps."""
+) -> tuple[keras.Model, keras.Model | None, PerceptualLoss | None]:
+    """Generator, discriminator and perceptual loss: those given, or the preset's."""
     import keras
 
-    from art_versatile.pix2pix import PerceptualLoss, Pix2Pix, build_generator, patchgan
-    from art_versatile.pix2pix.precision import set_precision
+    from art_versatile.pix2pix import PerceptualLoss, build_generator, patchgan
 
     if generator is None:
         generator = build_generator(settings.architecture, **{"seed": seed, **settings.generator_options})
-    _check_size(generator, pairs, settings)
+    sides = _check_size(generator, image_shape, settings)
     discriminator = settings.discriminator
     if discriminator is not None and not isinstance(discriminator, keras.Model):
         discriminator = patchgan(discriminator, seed=seed + 1)
     if perceptual is None and settings.features == "vgg19":
         perceptual = PerceptualLoss.vgg19(**settings.features_options)
+    if perceptual is not None:
+        _check_features(perceptual, sides)
+    return generator, discriminator, perceptual
+
+
+def _build(
+    settings: Preset,
+    generator: keras.Model,
+    discriminator: keras.Model | None,
+    perceptual: PerceptualLoss | None,
+    optimizer: keras.optimizers.Optimizer | None,
+    precision: str,
+    steps: int,
+) -> Pix2Pix:
+    """The compiled model, for so many steps."""
+    import keras
+
+    from art_versatile.pix2pix import Pix2Pix
+    from art_versatile.pix2pix.precision import set_precision
+
     model = Pix2Pix(generator, discriminator, perceptual, schedule=settings.schedule, clip_norm=settings.clip_norm)
     rate: Any = settings.learning_rate
     if settings.decay == "cosine":
@@ -317,10 +421,10 @@ def _build(
     return model
 
 
-def _check_size(generator: keras.Model, pairs: Pairs, settings: Preset) -> None:
-    """Whether the generator takes what it will be given."""
+def _check_size(generator: keras.Model, image_shape: tuple[int, int, int], settings: Preset) -> tuple[int, int]:
+    """Whether the generator takes what it will be given, and its size."""
     multiple = int(getattr(generator, "size_multiple", 1))
-    height, width, channels = pairs.image_shape
+    height, width, channels = image_shape
     crop = (height, width) if settings.crop is None else settings.crop
     sides = (crop, crop) if isinstance(crop, int) else crop
     if isinstance(settings.discriminator, int) and min(sides) < 24:
@@ -330,6 +434,19 @@ def _check_size(generator: keras.Model, pairs: Pairs, settings: Preset) -> None:
             f"Expected RGB images, or crops of them, in multiples of {multiple} pixels for {generator.name}. Received "
             f"crop={settings.crop} of images {height}x{width}x{channels}."
         )
+    return sides
+
+
+def _check_features(perceptual: PerceptualLoss, sides: tuple[int, int]) -> None:
+    """Whether the perceptual loss takes what it will be given."""
+    import tensorflow as tf
+
+    try:
+        perceptual.features(tf.zeros((1, *sides, 3)))
+    except (ValueError, TypeError, tf.errors.OpError) as err:
+        raise ValueError(
+            f"Expected a perceptual loss that takes the crops, {sides[0]}x{sides[1]}. Received {perceptual!r}: {err}"
+        ) from err
 
 
 def _parameters(
@@ -348,11 +465,21 @@ def _parameters(
     if isinstance(settings.discriminator, keras.Model):
         fields["discriminator"] = {"parameters": settings.discriminator.count_params()}
     fields["schedule"] = [dataclasses.astuple(stage) for stage in settings.schedule.stages]
-    fields["features_options"] = {key: str(value) for key, value in settings.features_options.items()}
-    generator = model.generator
+    fields["features_options"] = {
+        key: Path(str(value)).name if key == "weights" else str(value)  # no folder of this machine
+        for key, value in settings.features_options.items()
+    }
+    generator = model.generator  # of the preset, or another
+    known = hasattr(generator, "architecture")
+    fields["architecture"] = generator.architecture if known else generator.name
+    fields["generator_options"] = generator.get_config() if known else {}
+    if optimizer is not None:
+        # What the preset says of Adam is the discriminator's alone.
+        adam = {name: fields.pop(name) for name in ("learning_rate", "decay", "warmup", "beta_1")}
+        fields["discriminator_optimizer"] = None if model.discriminator is None else adam
+        fields["ema"] = _average(optimizer)
     parameters = {
         **fields,
-        "generator": generator.get_config() if hasattr(generator, "architecture") else generator.name,
         "perceptual": None if model.perceptual is None else repr(model.perceptual),
         "pairs": len(pairs),
         "steps_per_epoch": steps,
@@ -363,6 +490,9 @@ def _parameters(
     if isinstance(pairs, PairStore):
         checksums = "".join(shard["sha256"] for shard in pairs.manifest["shards"])
         parameters["pairs_sha256"] = hashlib.sha256(checksums.encode()).hexdigest()
+    elif isinstance(pairs, ArrayPairs):
+        # Attacks that are made anew may differ in the last bit.
+        parameters |= {"attacks": pairs.attacks, "clean_sha256": pairs.clean_sha256}
     return json.loads(json.dumps(parameters, default=str))
 
 
@@ -418,7 +548,7 @@ def _writers(
     if folder is None:
         return [log, *best]
     panel = watching.ImagePanel(folder, *_examples(validation, pairs))
-    board = [watching.TensorBoard(folder / "tensorboard", panel)] if tensorboard else []
+    board = [watching.TensorBoard(folder / TENSORBOARD, panel)] if tensorboard else []
     folder.mkdir(parents=True, exist_ok=True)
     return [log, watching.KeepWeights(history, save("last")), *best, panel, *board]
 

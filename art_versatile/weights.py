@@ -125,6 +125,8 @@ def load(
     from safetensors import SafetensorError
     from safetensors.numpy import load as deserialize
 
+    from art_versatile.pix2pix.precision import built_in_float32
+
     known, names = _architectures(networks), pretrained_names(networks)
     folder = _PRETRAINED / str(name_or_path)
     if str(name_or_path) not in names:
@@ -149,7 +151,8 @@ def load(
     if received != digest:
         raise ValueError(f"Expected {file.name} with SHA-256 {digest}. Received {received}: the file is corrupted.")
     try:
-        generator = known[architecture](**{**config, **changes})
+        with built_in_float32():
+            generator = known[architecture](**{**config, **changes})
         arrays = deserialize(block)
         generator.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays)])
     except (ValueError, TypeError, SafetensorError) as err:

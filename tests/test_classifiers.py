@@ -183,6 +183,8 @@ class TestInceptionV3:
         assert ("imagenet", None) in small
         assert all((w == 0.5).all() for w in classifier.model.get_weights())
         assert classifier.input_shape == (image_size, image_size, 3)
+        # What ART states is no limit: windows of the images go through too.
+        assert classifier.predict(np.zeros((1, 80, 112, 3), np.float32)).shape == (1, 1000)
 
     @pytest.mark.slow
     def test_from_a_file_it_is_kerass_on_pixels_from_minus_1_to_1(self, tmp_path):
@@ -194,6 +196,7 @@ class TestInceptionV3:
         expected = reference(2 * x - 1).numpy()
         assert expected.std() > 0
         np.testing.assert_allclose(classifier.model(x), expected, atol=1e-4 * np.abs(expected).max())
+        assert np.std(classifier.model(x[:1, :80, :88])) > 0
         assert (classifier.nb_classes, tuple(classifier.clip_values)) == (1000, (0.0, 1.0))
         assert not classifier.model.trainable_variables
         # Its layers can be named, for perceptual losses.

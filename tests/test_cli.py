@@ -1,11 +1,16 @@
 import csv
 import functools
 import json
+import re
+import shutil
+import sys
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from rich.text import Text
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import art_versatile
@@ -14,6 +19,7 @@ from art_versatile.classifiers import CLASSIFIERS, wrap
 from art_versatile.images import load_image
 from art_versatile.pairs import PairStore, generate_pairs
 from art_versatile.pix2pix import CompactGenerator, UNet256Generator, build_generator
+from art_versatile.pix2pix.presets import PRESETS
 
 
 @pytest.fixture
@@ -175,6 +181,11 @@ class TestTrain:
         assert facts["schedule"] == [[1, 100.0, 20.0], [1, 100.0, 1.0]]
         assert (facts["seed"], facts["clean_share"], facts["learning_rate"]) == (3, 0.5, 0.001)
         assert (facts["crop"], facts["batch_size"], facts["pairs"]) == (32, 3, 6)
+        # What was trained further, not what the preset would have built.
+        assert (facts["architecture"], facts["generator_options"]["widths"]) == ("compact", [8, 8])
+        origin = json.loads((weights / "card.json").read_text())["weights"]
+        assert purifier.card["initial_weights"] == {"name": "weights", "sha256": origin["sha256"]}
+        assert str(tmp_path) not in json.dumps(purifier.card)
         assert purifier.card["pairs"]["images"] == 6
         assert [attack["name"] for attack in purifier.card["pairs"]["attacks"]] == ["FGSM", "PGD"]
 
@@ -209,10 +220,11 @@ class TestTrain:
             "--precision", "mixed_bfloat16", "--monitor", "val_psnr", *SMALL)  # fmt: skip
         (arguments,) = asked
         assert arguments["generator"] is None
-        assert arguments["preset"].generator_options == {"noise": 0.02}
+        assert arguments["preset"].generator_options == {**PRESETS["compact"].generator_options, "noise": 0.02}
         assert (arguments["steps_per_epoch"], arguments["patience"]) == (7, 2)
         assert (arguments["precision"], arguments["monitor"]) == ("mixed_bfloat16", "val_psnr")
-        assert "prediction_weight=0.75" in repr(arguments["perceptual"])
+        weight = PRESETS["compact"].features_options["prediction_weight"]
+        assert f"prediction_weight={weight}" in repr(arguments["perceptual"])
 
     @pytest.mark.slow
     @pytest.mark.parametrize("features", ["classifier", "vgg19"])
@@ -231,6 +243,7 @@ class TestTrain:
         facts = json.loads((tmp_path / "run" / "last" / "card.json").read_text())["training"]
         assert facts["perceptual"].startswith(f"PerceptualLoss({'vgg19' if features == 'vgg19' else 'tiny'!r}")
         assert (facts["architecture"], facts["discriminator"], facts["batch_size"]) == ("unet256", 64, 1)
+        assert facts["features_options"] == ({"weights": "vgg19.weights.h5"} if features == "vgg19" else {})
 
     def test_a_loss_that_is_not_finite(self, run, pairs, weights, tmp_path):
         result = run("train", "--pairs", pairs, "--out", tmp_path / "run", "--weights", weights, "--epochs", 1,
@@ -273,6 +286,67 @@ class TestTrain:
         assert message in result.output.replace("\n", " ")
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--weights", "missing"), "Expected one of ["),
+            (("--precision", "half"), "Expected precision to be one of ['float32',"),
+            (("--monitor", "x", "--validation", "STORE"), "Expected monitor to be one of ['val_clean_accuracy',"),
+            (("--patience", 2), "Expected validation pairs with patience. Received none."),
+            (("--crop", 28), "in multiples of 8 pixels for compact. Received crop=28 of images 32x32x3."),
+            (("--clean-share", 2), "Expected clean_share to be a number from 0 to 1. Received 2.0."),
+            (("--tensorboard",), "Expected the package tensorboard"),
+            (("--eps", "two"), "Expected a number such as 0.03 or 8/255. Received 'two'."),
+            (("--validation", "missing"), "Expected a store of pairs at 'missing'."),
+        ],
+    )
+    def test_errors_come_before_images_are_attacked(
+        self, run, pairs, pictures, weights, tmp_path, monkeypatch, arguments, message
+    ):
+        monkeypatch.setattr(cli, "_make_pairs", lambda *_: pytest.fail("an attack"))
+        monkeypatch.setitem(sys.modules, "tensorboard", None)
+        given = {"--weights": weights, "--classifier": "tiny", "--crop": 32, "--image-size": 32}
+        defaults = [part for option in given.items() if option[0] not in arguments for part in option]
+        arguments = [pairs if argument == "STORE" else argument for argument in arguments]
+        result = run("train", "--images", pictures, "--out", tmp_path / "run", *defaults, *arguments)
+        assert result.exit_code == 2, result.output
+        assert message in result.output.replace("\n", " ")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("damaged", ["--pairs", "--validation"])
+    def test_a_damaged_shard(self, run, pairs, weights, tmp_path, damaged):
+        """TensorFlow's error, in one line."""
+        shutil.copytree(pairs, tmp_path / "store")
+        shard = sorted((tmp_path / "store").rglob("*.tfrecord"))[0]
+        content = bytearray(shard.read_bytes())
+        content[100] ^= 255
+        shard.write_bytes(content)
+        stores = {"--pairs": pairs, "--validation": pairs, damaged: tmp_path / "store"}
+        result = run("train", "--out", tmp_path / "run", "--weights", weights, "--epochs", 1, "--no-adversarial",
+                     *[part for option in stores.items() for part in option], *SMALL)  # fmt: skip
+        assert result.exit_code == 2, result.output
+        (line,) = [line for line in result.output.splitlines() if "error" in line.lower()]
+        assert re.fullmatch(r"error: DataLossError: corrupted record at \d+; the command pairs, called again .*", line)
+
+    def test_no_network_for_vgg19(self, run, pictures, weights, tmp_path, monkeypatch):
+        """Keras's bare Exception, before images are attacked."""
+
+        def fetch(**_):
+            raise Exception("URL fetch failure on https://example.org/vgg19.h5: None -- [Errno -3]")
+
+        monkeypatch.setattr(keras.applications, "VGG19", fetch)
+        monkeypatch.setattr(cli, "_make_pairs", lambda *_: pytest.fail("an attack"))
+        result = run("train", "--images", pictures, "--out", tmp_path / "run", "--weights", weights, "--features",
+                     "vgg19", "--image-size", 32, *SMALL)  # fmt: skip
+        assert result.exit_code == 2, result.output
+        assert "--vgg19-weights FILE. Received URL fetch failure on https://example.org" in result.output
+
+    def test_other_errors_are_not_hidden(self, run, pairs, tmp_path, monkeypatch):
+        monkeypatch.setattr(cli, "_preset", lambda *_, **__: (_ for _ in ()).throw(Exception("a bug")))
+        result = run("train", "--pairs", pairs, "--out", tmp_path / "run")
+        assert result.exit_code == 1
+        assert str(result.exception) == "a bug"
+
     def test_a_run_is_found_before_images_are_attacked(self, run, pictures, tmp_path, monkeypatch):
         monkeypatch.setattr(cli, "_make_pairs", lambda *_: pytest.fail("an attack"))
         (tmp_path / "checkpoints").mkdir()
@@ -286,8 +360,9 @@ class TestTrain:
 @pytest.mark.usefixtures("_tiny")
 def test_compare_schedules(run, pairs, tmp_path, monkeypatch):
     # The preset's own generator is large for a test.
+    small = {"widths": (8,), "blocks": (1,)}
     monkeypatch.setattr("art_versatile.pix2pix.build_generator",
-                        lambda name, **options: build_generator(name, widths=(8,), blocks=(1,), **options))  # fmt: skip
+                        lambda name, **options: build_generator(name, **{**options, **small}))  # fmt: skip
     result = run("compare-schedules", "--pairs", pairs, "--validation", pairs, "--out", tmp_path, "--epochs", 3,
                  "--steps-per-epoch", 1, *SMALL)  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -296,6 +371,40 @@ def test_compare_schedules(run, pairs, tmp_path, monkeypatch):
     missing = run("compare-schedules", "--pairs", "missing", "--validation", pairs, "--out", tmp_path)
     assert missing.exit_code == 2
     assert "Expected a store of pairs" in missing.output
+
+
+@pytest.mark.parametrize("option", ["--preset", "--attack-preset"])
+def test_attack_preset_of_pairs(run, tmp_path, monkeypatch, option):
+    asked = []
+    monkeypatch.setattr(
+        "art_versatile.pairs.generate_pairs", lambda *a, **_: asked.append(a) or (_ for _ in ()).throw(OSError)
+    )
+    for chosen in ((option, "quick"), ()):
+        run("pairs", tmp_path, "--out", tmp_path / "out", *chosen)
+    assert [build.args[5] for _, _, build, _ in asked] == ["quick", "paper"]
+
+
+@pytest.mark.parametrize("command", ["demo", "purify", "pairs", "train", "compare-schedules"])
+def test_help_is_shown_as_it_is_written(run, monkeypatch, command):
+    """Rich takes a word between colons for an emoji, and one in brackets for a style."""
+    helps = [option.help for option in get_command(cli.app).commands[command].params if option.help]
+    assert len(helps) > 3
+    for text in helps:
+        assert Text.from_markup(text).plain == text
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = run(command, "--help").output
+    for text in helps:
+        assert text in shown
+
+
+def test_help_says_which_preset(run):
+    def preset(command, name):
+        (option,) = [option for option in get_command(cli.app).commands[command].params if option.name == name]
+        return option.help
+
+    assert "attack preset" in preset("pairs", "preset").lower()
+    assert "attack preset" in preset("train", "attack_preset")
+    assert "training preset" in preset("train", "preset").lower()
 
 
 def test_version(run):

@@ -1,4 +1,5 @@
 import logging
+import re
 
 import keras
 import numpy as np
@@ -25,20 +26,19 @@ def make_model(subclassed=False, softmax=False):
             CLASSES, "softmax" if softmax else None, kernel_initializer=keras.initializers.HeNormal(seed=3)
         ),
     ]
-    if not subclassed:
-        return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers])
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers])
+    return Wrapped(model) if subclassed else model
 
-    class Subclassed(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.steps = layers
 
-        def call(self, x):
-            for layer in self.steps:
-                x = layer(x)
-            return x
+class Wrapped(keras.Model):
+    """A model that shows no layers."""
 
-    return Subclassed()
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def call(self, x):
+        return self.inner(x)
 
 
 def make_classifier(model=None, softmax=False, scale=1.0, **kwargs):
@@ -47,8 +47,7 @@ def make_classifier(model=None, softmax=False, scale=1.0, **kwargs):
         nb_classes=CLASSES,
         input_shape=(SIZE, SIZE, 3),
         loss_object=keras.losses.CategoricalCrossentropy(from_logits=not softmax),
-        clip_values=(0.0, scale),
-        **kwargs,
+        **{"clip_values": (0.0, scale), **kwargs},
     )
 
 
@@ -262,6 +261,88 @@ class TestFit:
         assert history.history["loss"] == pytest.approx([100 * value for value in history.history["pixel"]])
 
 
+class NotYet(FastGradientMethod):
+    """An attack that nothing may come to."""
+
+    def generate(self, *args, **kwargs):
+        pytest.fail("an attack")
+
+
+class TestFixedSize:
+    """A classifier of 36x36 pixels, which the generator takes in windows of 32x32."""
+
+    @pytest.fixture(params=[False, True], ids=["functional", "subclassed"])
+    def fixed(self, request):
+        init = [keras.initializers.HeNormal(seed=seed) for seed in range(2)]
+        layers = [
+            keras.layers.Conv2D(4, 5, 4, activation="relu", kernel_initializer=init[0], name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES, kernel_initializer=init[1]),
+        ]
+        model = keras.Sequential([keras.Input((36, 36, 3)), *layers])
+        return make_classifier(Wrapped(model) if request.param else model)
+
+    @pytest.fixture
+    def large(self, images):
+        return tf.image.resize(images, (36, 36), "bicubic").numpy().clip(0, 1)
+
+    def test_fit(self, fixed, large):
+        trainer = VersatileTrainer(
+            fixed, FastGradientMethod(fixed, eps=0.1), small_purifier(), schedule=SCHEDULE, verbose=False
+        )
+        history = fit(trainer, large, nb_epochs=6)
+        assert history.history["loss"][-1] < history.history["loss"][0]
+        assert min(history.history["perceptual"]) > 0
+        assert trainer.predict(large).shape == (8, CLASSES)
+
+    def test_windows_are_mirrored(self, fixed, large):
+        trainer = VersatileTrainer(fixed, NotYet(fixed), small_purifier(), verbose=False)
+        loss = trainer._perceptual_loss(large)
+        windows = 0.5 * large[:, :32, :24], large[:, :32, :24]
+        mirrored = [np.pad(w, [(0, 0), (0, 4), (0, 12), (0, 0)], "reflect") for w in windows]
+        np.testing.assert_allclose(loss(*windows), PerceptualLoss.of_classifier(fixed.model)(*mirrored), rtol=1e-4)
+
+    @pytest.mark.parametrize("fixed", [False], indirect=True)
+    def test_a_loss_that_does_not_fit_is_found_before_the_attacks(self, fixed, large):
+        perceptual = PerceptualLoss(fixed.model, ["conv"])
+        trainer = VersatileTrainer(fixed, NotYet(fixed), small_purifier(), perceptual=perceptual, verbose=False)
+        with pytest.raises(ValueError, match="Expected a perceptual loss that takes the crops, 32x32. Received Perc"):
+            fit(trainer, large)
+
+
+class TestBeforeTheAttacks:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"precision": "half"}, "Expected precision to be one of ['float32', "),
+            ({"learning_rat": 0.1}, "Received ['learning_rat']."),
+            ({"learning_rate": -1.0}, "Expected learning_rate above 0"),
+            ({"patience": 2}, "Expected validation pairs with patience. Received none."),
+            ({"validation_data": True, "monitor": "val_accuracy/B"}, "Expected monitor to be one of ['val_clean_acc"),
+            ({"validation_data": True, "every": 2}, "Received ['every']."),
+            ({"crop": 17}, "in multiples of 8 pixels for compact. Received crop=17 of images 32x32x3"),
+            ({"scale": (1, 0)}, "Expected scale to be two finite numbers"),
+            ({"tensorboard": True}, "Expected out, a folder, with tensorboard or resume. Received None."),
+            ({"optimizer": True, "ema": 0.9}, "Expected an optimizer with use_ema=True and ema_momentum=0.9"),
+        ],
+    )
+    def test_bad_arguments(self, classifier, images, arguments, message):
+        arguments = dict(arguments)
+        optimizer = keras.optimizers.SGD(0.1) if arguments.pop("optimizer", False) else None
+        trainer = VersatileTrainer(
+            classifier, {"A": NotYet(classifier)}, small_purifier(), optimizer=optimizer, verbose=False
+        )
+        if arguments.pop("validation_data", False):
+            arguments["validation_data"] = images, np.zeros(8, int)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            fit(trainer, images, **arguments)
+
+    def test_what_the_trainer_gives_cannot_be_given(self, classifier, images):
+        trainer = VersatileTrainer(classifier, NotYet(classifier), small_purifier(), verbose=False)
+        with pytest.raises(TypeError, match="preset"):
+            fit(trainer, images, preset="compact")
+
+
 class TestFolder:
     def make(self, classifier, attacks):
         return VersatileTrainer(
@@ -370,6 +451,23 @@ class TestParameters:
 
     def test_paper_attacks_by_default(self, classifier):
         assert list(VersatileTrainer(classifier).attacks) == ["FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack"]
+
+    @pytest.mark.parametrize(
+        ("clip_values", "width"),
+        [((0.0, 1.0), 1), ((0.0, 255.0), 255), ((-1.0, 1.0), 2), ((np.zeros(3), np.ones(3)), 1)],
+    )
+    def test_their_budget_is_a_share_of_the_range(self, clip_values, width):
+        trainer = VersatileTrainer(make_classifier(clip_values=clip_values))
+        for name in ("FGSM", "BIM", "PGD", "MI-FGSM", "AutoAttack"):
+            assert trainer.attacks[name].eps == pytest.approx(16 / 255 * width)
+        for name in ("BIM", "PGD", "MI-FGSM"):
+            assert trainer.attacks[name].eps_step == pytest.approx(0.01 * width)
+        assert trainer.purifier.clip_values == tuple(float(np.min(bound)) for bound in clip_values)
+
+    def test_channels_of_different_ranges(self):
+        classifier = make_classifier(clip_values=(np.zeros(3), np.array([1.0, 1.0, 2.0])))
+        with pytest.raises(ValueError, match=r"one range for all channels\. Received .*\[1\.0, 1\.0, 2\.0\]"):
+            VersatileTrainer(classifier)
 
     def test_targeted_attacks_are_refused(self, classifier):
         targeted = ProjectedGradientDescent(classifier, targeted=True, verbose=False)

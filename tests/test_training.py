@@ -19,8 +19,8 @@ from PIL import Image
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier
 from art_versatile.pairs import ArrayPairs, PairArrays
-from art_versatile.pix2pix import CompactGenerator, patchgan
-from art_versatile.training import Validation, train
+from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, Pix2Pix, patchgan
+from art_versatile.training import Validation, check_arguments, train
 
 SCRIPT = Path(__file__).parent / "training_process.py"
 _spec = importlib.util.spec_from_file_location("training_process", SCRIPT)
@@ -30,6 +30,7 @@ run, STEPS, PRESET = process.run, process.STEPS, process.PRESET
 
 # Nothing but the pixel loss: compiled in a second.
 PLAIN = {"features": None, "discriminator": None}
+ONE_STEP = {"schedule": LossSchedule([(1, 10.0, 1.0)]), "steps_per_epoch": 1}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,9 @@ class TestRun:
         assert facts == result.parameters
         assert (facts["seed"], facts["pairs"], facts["steps_per_epoch"], facts["precision"]) == (5, 16, 4, "float32")
         assert facts["schedule"] == [[2, 10.0, 2.0], [2, 5.0, 0.5]]
-        assert facts["generator"]["noise"] == 0.1
+        assert facts["architecture"] == "compact"
+        assert facts["generator_options"] == result.generator.get_config()
+        assert facts["generator_options"]["noise"] == 0.1
         assert len(facts["pairs_sha256"]) == 64
 
     def test_panel_is_of_the_last_generator(self, whole):
@@ -218,9 +221,14 @@ class TestRun:
         held = validation()
         scaled = held.pairs._replace(adversarial=255 * held.pairs.adversarial, clean=255 * held.pairs.clean)
         other = dataclasses.replace(held, pairs=scaled, clip_values=(0.0, 255.0))
-        for a, b in zip(vars(held.callback()).items(), vars(other.callback()).items(), strict=True):
-            if a[0] in ("_adversarial", "_clean"):
-                np.testing.assert_allclose(a[1], b[1], atol=1e-6)
+        model = Pix2Pix(CompactGenerator(widths=(8,), blocks=(1,)))
+        model.compile()
+        measured = []
+        for callback in (held.callback(), other.callback()):
+            callback.set_model(model)
+            measured.append(callback.measure())
+        assert measured[1] == pytest.approx(measured[0], rel=1e-4)
+        assert measured[0]["val_psnr"] < 40
 
     def test_images_of_no_multiple_in_crops(self, tmp_path):
         """The panel and the measurement are of whole images."""
@@ -246,11 +254,17 @@ class TestGiven:
         assert result.generator is generator
         assert any(not np.array_equal(a, b) for a, b in zip(before, generator.get_weights(), strict=True))
         assert VersatilePurifier.from_pretrained(tmp_path / "run" / "last").generator.get_config()["noise"] == 0.1
+        # The preset's generator has two low-pass versions; what is recorded is the one given.
+        facts = json.loads((tmp_path / "run" / "last" / "card.json").read_text())["training"]
+        assert facts["generator_options"] == generator.get_config()
+        assert facts["generator_options"]["sigmas"] == [0.0, 0.8, 1.6]
 
     def test_a_generator_of_any_kind_without_a_folder(self, store):
         image = keras.Input((None, None, 3))
-        generator = keras.Model(image, keras.layers.Conv2D(3, 1)(image))
-        assert run(store, None, generator=generator, **PLAIN).generator is generator
+        generator = keras.Model(image, keras.layers.Conv2D(3, 1)(image), name="mine")
+        result = run(store, None, generator=generator, **PLAIN)
+        assert result.generator is generator
+        assert (result.parameters["architecture"], result.parameters["generator_options"]) == ("mine", {})
         with pytest.raises(ValueError, match="Expected a generator made by build_generator with out"):
             run(store, "nowhere", generator=generator, **PLAIN)
         assert not Path("nowhere").exists()
@@ -264,6 +278,29 @@ class TestGiven:
             np.testing.assert_array_equal(a, b)
         assert result.history[0]["learning_rate"] == 0.0
         assert result.parameters["optimizer"]["class_name"] == "SGD"
+
+    @pytest.mark.parametrize(
+        ("average", "recorded", "discriminator"), [({}, None, 2), ({"use_ema": True, "ema_momentum": 0.7}, 0.7, None)]
+    )
+    def test_what_is_recorded_of_an_optimizer(self, store, average, recorded, discriminator):
+        """Its own running average in place of the preset's; the preset's rate is the discriminator's alone."""
+        optimizer = keras.optimizers.SGD(0.1, **average)
+        facts = run(store, None, optimizer=optimizer, discriminator=discriminator, features=None, **ONE_STEP).parameters
+        assert facts["ema"] == recorded
+        adam = {"learning_rate": 3e-3, "decay": "cosine", "warmup": 0, "beta_1": 0.5}
+        assert facts["discriminator_optimizer"] == (None if discriminator is None else adam)
+        assert not set(adam) & set(facts)
+
+    @pytest.mark.parametrize(("average", "kept"), [({}, None), ({"use_ema": True, "ema_momentum": 0.7}, 0.7)])
+    def test_a_running_average_that_the_optimizer_does_not_keep(self, store, average, kept):
+        optimizer = keras.optimizers.SGD(0.1, **average)
+        message = f"Expected an optimizer with use_ema=True and ema_momentum=0.9 for ema=0.9. Received .* ema={kept}."
+        with pytest.raises(ValueError, match=message):
+            run(store, None, optimizer=optimizer, ema=0.9, **PLAIN)
+
+    def test_a_running_average_that_the_optimizer_keeps(self, store):
+        optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+        assert run(store, None, optimizer=optimizer, ema=0.9, **PLAIN, **ONE_STEP).parameters["ema"] == 0.9
 
     def test_warmup(self, store):
         """From 0 to the rate in a tenth of the steps at most, then half a cosine to 2%."""
@@ -356,6 +393,23 @@ class TestResume:
         manifest["shards"][0]["sha256"] = "0" * 64
         with pytest.raises(ValueError, match="Received others: pairs_sha256: "):
             run(other, whole[1], resume=True)
+
+    def test_other_images_in_memory(self, tmp_path):
+        """As many of them, under as many attacks; a perturbation made anew may differ in the last bit."""
+        pairs = process.arrays()
+
+        def in_memory(*, clean=pairs.clean, adversarial=pairs.adversarial, names=("A", "B")):
+            return ArrayPairs(adversarial, clean, pairs.labels, pairs.attacks, names)
+
+        first = run(in_memory(), tmp_path, **PLAIN, **ONE_STEP)
+        again = in_memory(adversarial=np.nextafter(pairs.adversarial, np.float32(0.5)))
+        assert run(again, tmp_path, resume=True, **PLAIN, **ONE_STEP).history == first.history
+        for other, detail in (
+            (in_memory(clean=np.nextafter(pairs.clean, np.float32(0.5))), "clean_sha256: "),
+            (in_memory(names=("A", "C")), re.escape("attacks: ['A', 'B'] there, ['A', 'C'] now")),
+        ):
+            with pytest.raises(ValueError, match=f"Received others: {detail}"):
+                run(other, tmp_path, resume=True, **PLAIN, **ONE_STEP)
 
 
 class TestNotFinite:
@@ -513,11 +567,39 @@ class TestParameters:
         ],
     )
     def test_errors_come_before_anything_is_written(self, store, tmp_path, arguments, error, message):
+        """And before there are pairs, where these are still to be made."""
         if arguments.get("validation"):
             arguments = {**arguments, "validation": validation()}
         with pytest.raises(error, match=re.escape(message)):
             run(store, tmp_path / "run", **arguments)
+        arguments = {"preset": PRESET, "perceptual": process.make_perceptual(), **arguments}
+        with pytest.raises(error, match=re.escape(message)):
+            check_arguments(process.SHAPE, tmp_path / "run", **arguments)
         assert not (tmp_path / "run").exists()
+
+    def test_good_arguments_are_left_as_they_are(self, store, tmp_path):
+        optimizer, generator = keras.optimizers.SGD(0.1), CompactGenerator(widths=(8,), blocks=(1,), factor=2)
+        arguments = {
+            "preset": PRESET, "perceptual": process.make_perceptual(), "optimizer": optimizer, "generator": generator,
+            "precision": "mixed_bfloat16", "patience": 1, "monitor": "val_accuracy/B", "seed": 3,
+            "callbacks": [Raise(0)], "card": {"note": 1},
+        }  # fmt: skip
+        check_arguments(process.SHAPE, tmp_path / "run", validation=validation(), **arguments)
+        assert not (tmp_path / "run").exists()
+        assert not optimizer.built
+        assert {layer.compute_dtype for layer in generator.layers} == {"float32"}
+
+    def test_a_perceptual_loss_of_another_size(self, store, tmp_path):
+        """Of a model with an input of a fixed size; at that size it trains."""
+        image = keras.Input((24, 24, 3))
+        features = keras.layers.Conv2D(2, 3, name="features")(image)
+        perceptual = PerceptualLoss(keras.Model(image, features, name="fixed"), ["features"])
+        message = r"Expected a perceptual loss that takes the crops, 20x22\. Received PerceptualLoss\('fixed'"
+        for check in (functools.partial(run, store), functools.partial(check_arguments, process.SHAPE, preset=PRESET)):
+            with pytest.raises(ValueError, match=message):
+                check(tmp_path / "run", perceptual=perceptual, crop=(20, 22), discriminator=None)
+        assert not (tmp_path / "run").exists()
+        assert "perceptual" in run(store, None, perceptual=perceptual, discriminator=None, **ONE_STEP).history[0]
 
     def test_the_compact_preset_needs_a_perceptual_loss(self, store):
         with pytest.raises(ValueError, match=r"Expected a perceptual loss, PerceptualLoss\.of_classifier\(model\), or"):
@@ -532,6 +614,8 @@ class TestParameters:
         monkeypatch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(ModuleNotFoundError, match=r"art-versatile\[tensorboard\]"):
             run(store, tmp_path / "run", tensorboard=True, **PLAIN)
+        with pytest.raises(ModuleNotFoundError, match=r"art-versatile\[tensorboard\]"):
+            check_arguments(process.SHAPE, tmp_path / "run", preset=PRESET, tensorboard=True, **PLAIN)
         assert not (tmp_path / "run").exists()
 
     def test_tensorboard(self, store, tmp_path):
@@ -543,3 +627,31 @@ class TestParameters:
         pairs = process.arrays()
         held = Validation(PairArrays(*pairs), ("A", "B", "not there"), brightness)
         assert held.callback().measures[-2:] == ("val_accuracy/A", "val_accuracy/B")
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "message"),
+        [
+            ({"every": 0}, ValueError, "Expected every to be an integer of at least 1. Received 0."),
+            ({"clip_values": (1, 0)}, ValueError, "Expected clip_values to be two finite numbers"),
+            ({"clip_values": (-1.0, 0.5)}, ValueError, "Expected adversarial inside clip_values (-1.0, 0.5)."),
+            ({"names": ("A",)}, ValueError, "Expected attacks below 1, the number of names. Received 1."),
+            (
+                {"labels": np.eye(4)[process.arrays().labels]},
+                ValueError,
+                "Expected labels to be 16 integers. Received float64 (16, 4).",
+            ),
+            ({"labels": np.zeros(3, int)}, ValueError, "Expected labels to be 16 integers. Received int64 (3,)."),
+            ({"attacks": np.full(16, -1)}, ValueError, "Expected attacks of at least 0. Received -1."),
+            ({"clean": process.arrays().clean[:5]}, ValueError, "Expected arrays of one shape."),
+            (
+                {"adversarial": np.zeros((16, *process.SHAPE), np.uint8)},
+                TypeError,
+                "Expected adversarial to be an array",
+            ),
+        ],
+    )
+    def test_validation_that_does_not_fit(self, changes, error, message):
+        arrays = {key: changes.pop(key) for key in process.arrays()._fields if key in changes}
+        given = {"pairs": process.arrays()._replace(**arrays), "names": ("A", "B"), "classify": brightness, **changes}
+        with pytest.raises(error, match=re.escape(message)):
+            Validation(**given)

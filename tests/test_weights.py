@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from art_versatile import weights
+from art_versatile import VersatilePurifier, weights
 from art_versatile._version import __version__
 from art_versatile.pix2pix.generators import CompactGenerator, UNet256Generator
 
@@ -21,6 +21,7 @@ CONFIG = {
     "sigmas": [0.0, 1.0],
     "noise": 0.1,
     "raw_input": False,
+    "raw_base": False,
     "seed": 3,
 }
 
@@ -82,6 +83,21 @@ class TestRoundTrip:
         assert isinstance(read, UNet256Generator)
         for a, b in zip(read.get_weights(), generator.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float16"])
+    def test_keras_global_policy_does_not_count(self, generator, folder, policy):
+        x = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+        expected, shipped = generator(x).numpy(), VersatilePurifier()(x)[0]
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            read, _ = weights.load(folder)
+            assert keras.config.dtype_policy().name == policy
+            assert {w.dtype for w in read.weights} == {"float32"}
+            np.testing.assert_array_equal(read(x), expected)
+            np.testing.assert_array_equal(VersatilePurifier()(x)[0], shipped)
+        finally:
+            keras.config.set_dtype_policy(before)
 
     def test_equal_weights_make_equal_files(self, folder, tmp_path):
         again = weights.save(make_generator(), tmp_path / "again")

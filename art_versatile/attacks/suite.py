@@ -143,15 +143,16 @@ def paper_attacks(
     Square), without the DeepFool that ART puts into it, so that DeepFool stays unseen; it is not the standard ensemble
     of Croce and Hein. Attacks remember the classifier as it is: build them again after changing its defences.
 
-    :param classifier: An ART classifier with gradients, and with logits for AutoAttack.
-    :param eps: Largest change of a pixel, in units of the pixels.
+    :param classifier: An ART ``TensorFlowV2Classifier`` or ``PyTorchClassifier`` with logits, as ART's APGD takes no
+        other. :func:`~art_versatile.attacks.compile_classifier` makes the first of a ``KerasClassifier``.
+    :param eps: Largest change of a pixel, in units of the pixels; the default is for pixels in [0, 1].
     :param eps_step: Step size of BIM, PGD and MI-FGSM, in the same units (APGD: 2 eps at first, then its own).
     :param max_iter: Iterations of BIM, PGD and MI-FGSM; by default the preset's (paper: 40, quick: 10).
     :param preset: "paper", or "quick" (few iterations, see ``PRESETS``).
     :param batch_size: Images attacked at once.
     :param verbose: Show ART's progress bars.
     :return: Name -> attack, in the paper's order.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is not as expected, or from ART for another classifier.
     """
     budget = _budget(preset, eps, eps_step, batch_size)
     iterative = {**budget["iterative"], **({} if max_iter is None else {"max_iter": max_iter})}

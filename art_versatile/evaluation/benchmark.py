@@ -116,11 +116,22 @@ class Benchmark:
         return x_adv
 
     def purified(self, defence: str, x: np.ndarray) -> np.ndarray:
-        """What a defence makes of images."""
+        """
+        What a defence makes of images.
+
+        :param defence: Its name.
+        :param x: Images in the classifier's layout and ``clip_values``.
+        :return: The same kind; H and W may be others.
+        """
         return np.asarray(self.defences[defence](x)[0])
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """The undefended classifier's output (N, classes)."""
+        """
+        The undefended classifier's output.
+
+        :param x: Images in its layout and ``clip_values``.
+        :return: (N, classes).
+        """
         batches = [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
         return np.concatenate([self.classifier.predict(batch) for batch in batches])
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import softmax
 
 from art_versatile.evaluation.records import EvaluationRecord, save_records
+from art_versatile.reports.tables import attack_name
 
 __all__ = ["run_demo"]
 
@@ -135,4 +136,4 @@ def run_demo(
 
 def _line(name: str, records: list[EvaluationRecord]) -> str:
     said = ", ".join(f"{r.defence} {r.correct}/{r.n}" for r in records)
-    return f"{name}: {said} ({records[0].seconds or 0:.0f} s)"
+    return f"{attack_name(name)}: {said} ({records[0].seconds or 0:.0f} s)"

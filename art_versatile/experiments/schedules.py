@@ -62,10 +62,12 @@ def compare_schedules(
     :param epochs: Of each run; the paper's 100 are scaled to them.
     :param arguments: Passed to :func:`art_versatile.training.train`.
     :return: The two runs.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is not as expected, or is an object that both runs would train: a generator, an
+        optimizer, a discriminator that is a network.
     """
     from art_versatile.training import check_folder, train
 
+    _check_apart(arguments)
     folder, chosen = Path(out), schedules(epochs)
     for name in chosen:
         check_folder(folder / name, bool(arguments.get("resume", False)))
@@ -82,6 +84,19 @@ def compare_schedules(
         )
     write_text_atomically(folder / "schedules.json", json.dumps([asdict(run) for run in runs], indent=1) + "\n")
     return runs
+
+
+def _check_apart(arguments: dict[str, Any]) -> None:
+    """Whether each run builds what it trains."""
+    import keras
+
+    shared = {name: arguments.get(name) for name in ("generator", "optimizer")}
+    discriminator = arguments.get("discriminator", getattr(arguments.get("preset"), "discriminator", None))
+    if isinstance(discriminator, keras.Model):
+        shared["discriminator"] = discriminator
+    for name, value in shared.items():
+        if value is not None:
+            raise ValueError(f"Expected no {name} that both runs would train: each builds its own. Received {value!r}.")
 
 
 def schedule_table(runs: list[ScheduleRun]) -> rich.table.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,14 @@ class ArrayPairs:
     """
     Pairs in memory, for training.
 
-    :param adversarial: (N, H, W, 3), floats in ``clip_values``.
+    :param adversarial: (N, H, W, 3), floats in ``clip_values``; held as float32.
     :param clean: The images that were attacked, of the same shape.
     :param labels: Class indices (N,); None where they are not needed.
     :param attacks: Index into ``names`` for each pair, (N,); None takes all pairs as the first attack's.
     :param names: Names of the attacks.
     :param clip_values: Range of the pixels.
     :raises ValueError: If the arrays do not belong together.
+    :raises TypeError: If the images are not floats.
     """
 
     def __init__(
@@ -40,8 +42,8 @@ class ArrayPairs:
         clip_values: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.clip_values = check_clip_values(clip_values)
-        check_images(adversarial, self.clip_values, name="adversarial")
-        check_images(clean, self.clip_values, name="clean")
+        adversarial = check_images(adversarial, self.clip_values, name="adversarial").astype(np.float32, copy=False)
+        clean = check_images(clean, self.clip_values, name="clean").astype(np.float32, copy=False)
         if adversarial.shape != clean.shape:
             raise ValueError(f"Expected arrays of one shape. Received {adversarial.shape} and {clean.shape}.")
         count = len(clean)
@@ -71,6 +73,11 @@ class ArrayPairs:
     def counts(self) -> dict[str, int]:
         """Number of pairs of each attack."""
         return dict(zip(self.attacks, np.bincount(self._numbers, minlength=len(self.attacks)).tolist(), strict=True))
+
+    @property
+    def clean_sha256(self) -> str:
+        """SHA-256 of the clean images: of their pixels as float32, in their order."""
+        return hashlib.sha256(np.ascontiguousarray(self._clean, "<f4").data.cast("B")).hexdigest()
 
     def __len__(self) -> int:
         return len(self._clean)

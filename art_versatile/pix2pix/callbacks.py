@@ -157,7 +157,7 @@ class StopOnNaN(keras.callbacks.Callback):
     @staticmethod
     def _stop(received: str) -> None:
         raise FloatingPointError(
-            f"Expected finite losses and weights. Received {received}. The last checkpoint before it is kept."
+            f"Expected finite losses and weights. Received {received}. The last checkpoint before it, if any, is kept."
         )
 
 
@@ -387,7 +387,8 @@ class Checkpoint(keras.callbacks.Callback):
     """
     All that training needs to go on, after each epoch: networks, optimizers with their averages, seeds, history.
 
-    TensorFlow's own checkpoints: two are kept, and a new one counts only when it is whole. Last among callbacks.
+    TensorFlow's own checkpoints: two are kept, and a new one counts only when it is whole. An epoch that was stopped
+    before its last step is not kept: who goes on does it anew. Last among callbacks.
 
     :param folder: Where.
     :param model: A compiled :class:`~art_versatile.pix2pix.Pix2Pix`.
@@ -407,6 +408,7 @@ class Checkpoint(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._history, self._identity, self._write = history, json.loads(json.dumps(identity)), write
+        self._steps: int | None = None
         networks = [model.generator, model.discriminator, model.optimizer, model.discriminator_optimizer]
         # Keras's own variables, seeds among them, in the order of the architecture.
         variables = [variable.value for part in networks if part is not None for variable in part.variables]
@@ -416,39 +418,81 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self) -> int:
         """
-        Bring the newest checkpoint back.
+        Bring the newest checkpoint back, or the one before it where that cannot be read.
 
         :return: The epoch to go on with.
-        :raises ValueError: If it is of a run with other settings; nothing has been changed then.
+        :raises ValueError: If it is of a run with other settings, or none can be read; nothing has been changed then.
         """
         latest = self._manager.latest_checkpoint
+        first_error: Exception | None = None
         if latest is None:
             return 0
-        try:
-            state = json.loads(tf.train.load_variable(latest, "state/.ATTRIBUTES/VARIABLE_VALUE"))
-        except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as err:
-            raise ValueError(f"Expected a checkpoint of this package. Received {latest}: {err}") from err
-        known = state["identity"]
-        other = [key for key, value in self._identity.items() if key in known and not _agree(known[key], value)]
-        if other:
-            detail = "; ".join(f"{key}: {known[key]!r} there, {self._identity[key]!r} now" for key in other)
-            raise ValueError(f"Expected the settings of the run that is to go on. Received others: {detail}.")
-        self._manager.checkpoint.restore(latest).assert_consumed()
-        self._history[:] = state["history"]
-        return len(self._history)
+        for path in dict.fromkeys([latest, *reversed(self._manager.checkpoints)]):
+            try:
+                known, history = _read_checkpoint(path)
+            except _UNREADABLE as err:
+                logger.warning("The checkpoint %s cannot be read: %s", path, err)
+                first_error = first_error or err
+                continue
+            other = [key for key, value in self._identity.items() if not _agrees(known, key, value)]
+            if other:
+                detail = "; ".join(f"{key}: {known.get(key)!r} there, {self._identity[key]!r} now" for key in other)
+                raise ValueError(f"Expected the settings of the run that is to go on. Received others: {detail}.")
+            self._manager.checkpoint.restore(path).assert_consumed()
+            self._history[:] = history
+            return len(history)
+        raise ValueError(f"Expected a checkpoint of this package. Received {latest}: {first_error!r}") from first_error
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Count the epoch's steps."""
+        self._steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count them."""
+        self._steps = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Write."""
-        if self._write:
+        steps = (self.params or {}).get("steps")
+        if steps is not None and self._steps is not None and self._steps < steps:
+            logger.warning("Epoch %d was stopped after %d of %d steps: no checkpoint.", epoch, self._steps, steps)
+        elif self._write:
             self._state.assign(json.dumps({"identity": self._identity, "history": self._history}))
             self._manager.save(checkpoint_number=epoch + 1)
 
 
-def _agree(known: Any, now: Any) -> bool:
-    """Whether two settings are the same; one that an earlier version wrote may lack keys."""
-    if isinstance(known, dict) and isinstance(now, dict):
-        return all(key in now and _agree(value, now[key]) for key, value in known.items())
-    return known == now
+_UNREADABLE = (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError)
+"""What TensorFlow and json raise on a file that is cut off, damaged, missing or of something else."""
+
+
+def _read_checkpoint(path: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """
+    Identity and history of a checkpoint, all of which can be read.
+
+    :param path: Of its files, without the ending.
+    :raises Exception: One of ``_UNREADABLE``.
+    """
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)  # verifies its checksum: a restore that fails midway has changed half the model
+    state = json.loads(reader.get_tensor("state/.ATTRIBUTES/VARIABLE_VALUE"))
+    return dict(state["identity"]), list(state["history"])
+
+
+def _agrees(known: Mapping[str, Any], key: str, now: Any) -> bool:
+    """
+    Whether a setting is what it was; one that an earlier version did not write, only where it is now off or empty.
+
+    :param known: The settings that were written.
+    :param key: Which one.
+    :param now: Its value now.
+    """
+    if key not in known:
+        return not now
+    then = known[key]
+    if isinstance(then, dict) and isinstance(now, dict):
+        return then.keys() <= now.keys() and all(_agrees(then, inner, value) for inner, value in now.items())
+    return then == now
 
 
 class Progress(keras.callbacks.Callback):

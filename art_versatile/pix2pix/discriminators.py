@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from art_versatile.pix2pix.precision import follow_global_policy
+
 __all__ = ["patchgan"]
 
 
@@ -40,4 +42,5 @@ def patchgan(filters: int = 64, *, seed: int = 0) -> keras.Model:
         x = layers.LeakyReLU(0.2)(block(x, filters * 2**level, stride, normed=level > 0))
     model = keras.Model([condition, image], block(x, 1, 1, normed=False, name="logits"), name="patchgan")
     model.full_precision = ("logits",)
+    follow_global_policy(model)
     return model

@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras import layers
 
 from art_versatile._checks import check_bool
+from art_versatile.pix2pix.precision import follow_global_policy
 
 __all__ = ["GENERATORS", "CompactGenerator", "UNet256Generator", "build_generator"]
 
@@ -62,6 +63,18 @@ class DepthToSpace(SpaceToDepth):
         return n, h and h * f, w and w * f, c and c // (f * f)
 
 
+class _SeedGenerator(keras.random.SeedGenerator):
+    """Keras's; of several replicas, whose states are the same, each draws other numbers."""
+
+    def next(self, ordered: bool = True) -> tf.Tensor:
+        """The seed of the next draw."""
+        seed = super().next(ordered)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return seed
+        return tf.random.experimental.stateless_fold_in(seed, tf.cast(replica.replica_id_in_sync_group, seed.dtype))
+
+
 @_register
 class Noise(layers.Layer):
     """
@@ -77,7 +90,7 @@ class Noise(layers.Layer):
     def __init__(self, stddev: float, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stddev, self.seed = float(stddev), int(seed)
-        self._random = keras.random.SeedGenerator(seed)
+        self._random = _SeedGenerator(seed)
         self._fixed = np.random.default_rng(seed).normal(0.0, self.stddev, (1, 64, 64, 3)).astype(np.float32)
 
     def call(self, image: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -277,6 +290,7 @@ class CompactGenerator(keras.Model):
             "raw_base": bool(raw_base),
             "seed": int(seed),
         }
+        follow_global_policy(self)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""
@@ -299,7 +313,7 @@ class UNet256Generator(keras.Model):
     is 1x1 at 256x256 (InstanceNorm would zero it).
 
     :param filters: Channels of the first layer, 64 in the paper.
-    :param dropout: Rate of the dropout that stands for the noise z.
+    :param dropout: Rate of the dropout that stands for the noise z; several replicas draw the same masks.
     :param seed: Seed of the initial weights (normal, mean 0, standard deviation 0.02) and of the dropout.
     """
 
@@ -340,6 +354,7 @@ class UNet256Generator(keras.Model):
         super().__init__(image, layers.Rescaling(0.5, 0.5, name="purified")(x), name=name)
         self.size_multiple = 256
         self._arguments = {"filters": filters, "dropout": float(dropout), "seed": int(seed)}
+        follow_global_policy(self)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""

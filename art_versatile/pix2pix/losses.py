@@ -7,7 +7,13 @@ import tensorflow as tf
 __all__ = ["discriminator_loss", "generator_adversarial_loss", "pixel_loss"]
 
 
+def _full(x: tf.Tensor) -> tf.Tensor:
+    """Half precision, in which a mean over many would be lost, as float32; others as they are."""
+    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+
+
 def _bce(logits: tf.Tensor, label: float) -> tf.Tensor:
+    logits = _full(logits)
     labels = tf.fill(tf.shape(logits), tf.cast(label, logits.dtype))
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
 
@@ -41,4 +47,4 @@ def pixel_loss(purified: tf.Tensor, clean: tf.Tensor) -> tf.Tensor:
     :param clean: The same shape.
     :return: A scalar, in units of the pixel range.
     """
-    return tf.reduce_mean(tf.abs(purified - clean))
+    return tf.reduce_mean(tf.abs(_full(purified) - _full(clean)))

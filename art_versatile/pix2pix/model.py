@@ -77,8 +77,10 @@ class Pix2Pix(keras.Model):
 
     def compile(
         self,
-        generator_optimizer: keras.optimizers.Optimizer | None = None,
-        discriminator_optimizer: keras.optimizers.Optimizer | None = None,
+        generator_optimizer: Any = None,
+        discriminator_optimizer: Any = None,
+        *,
+        optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -87,32 +89,55 @@ class Pix2Pix(keras.Model):
         An optimizer with ``use_ema=True`` keeps the running average that :meth:`averaged` puts in place. For a network
         in mixed float16 the optimizer is wrapped into Keras's ``LossScaleOptimizer``.
 
-        :param generator_optimizer: The generator's.
+        :param generator_optimizer: The generator's: an optimizer, or what ``keras.optimizers.get`` takes ("adam").
         :param discriminator_optimizer: The discriminator's, another object.
+        :param optimizer: Keras's name for ``generator_optimizer``.
         :param kwargs: Passed to :meth:`keras.Model.compile`.
+        :raises ValueError: If two optimizers are given for one network, or one object for both.
         """
-        if generator_optimizer is not None and generator_optimizer is discriminator_optimizer:
+        if optimizer is not None and generator_optimizer is not None:
+            raise ValueError("Expected generator_optimizer or optimizer, which are the same. Received both.")
+        own = _optimizer(generator_optimizer if optimizer is None else optimizer)
+        other = _optimizer(discriminator_optimizer)
+        if own is other:
             raise ValueError("Expected two optimizers. Received one object for both.")
-        optimizer = _scaled(generator_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5), self.generator)
-        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
-        optimizer.build(self.generator.trainable_variables)
+        own = _scaled(own, self.generator)
+        super().compile(optimizer=own, auto_scale_loss=False, **kwargs)
+        own.build(self.generator.trainable_variables)
         self.discriminator_optimizer = None
         if self.discriminator is not None:
-            optimizer = _scaled(discriminator_optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5), self.discriminator)
-            optimizer.build(self.discriminator.trainable_variables)
-            self.discriminator_optimizer = optimizer
+            other = _scaled(other, self.discriminator)
+            other.build(self.discriminator.trainable_variables)
+            self.discriminator_optimizer = other
 
-    def fit(self, x: Any = None, *args: Any, epochs: int | None = None, callbacks: Any = None, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """
-        :meth:`keras.Model.fit` under the schedule.
+        :meth:`keras.Model.fit` under the schedule, with its parameters in their order.
 
-        :param x: A dataset of (adversarial, clean) batches.
+        :param x: A dataset of (adversarial, clean) batches, or adversarial images (N, H, W, 3).
+        :param y: The clean images, where ``x`` is images.
+        :param batch_size: Images a step, where ``x`` is images.
         :param epochs: Epochs; by default those of the schedule.
-        :param callbacks: Further callbacks.
+        :param verbose: See there.
+        :param callbacks: A further callback, or several.
         """
-        callbacks = [ScheduleCallback(), *(callbacks or [])]
+        if callbacks is None:
+            callbacks = []
+        elif isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
+        callbacks = [ScheduleCallback(), *callbacks]
         epochs = self.schedule.epochs if epochs is None else epochs
-        return super().fit(x, *args, epochs=epochs, callbacks=callbacks, **kwargs)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> None:
         """
@@ -226,20 +251,30 @@ class Pix2Pix(keras.Model):
         clip_norm: float | None = None,
     ) -> None:
         gradients = tape.gradient(objective, variables)
-        if clip_norm is not None:
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            if replicas > 1:
-                # Keras clips before it sums over the replicas; the norm that counts is the sum's.
-                gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        found = [gradient for gradient in gradients if gradient is not None]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        summed = bool(found) and replicas > 1 and (clip_norm is not None or scaled)
+        if summed:
+            # Keras clips, and looks for an overflow on one replica, before it sums over them; what counts is the sum.
+            found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, found)
+        if found and clip_norm is not None:
             # The gradient is still that of the scaled loss.
-            gradients, _ = tf.clip_by_global_norm(gradients, optimizer.scale_loss(tf.constant(float(clip_norm))))
-            gradients = [gradient / replicas for gradient in gradients]  # the optimizer sums them
+            found, _ = tf.clip_by_global_norm(found, optimizer.scale_loss(tf.constant(float(clip_norm))))
+        if summed:
+            found = [gradient / replicas for gradient in found]  # the optimizer sums them
+        rest = iter(found)
+        gradients = [None if gradient is None else next(rest) for gradient in gradients]  # Keras skips and names these
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
 def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
     """A replica's share of the mean over the global batch: the optimizer sums the replicas' gradients."""
     return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _optimizer(given: Any) -> Any:
+    return keras.optimizers.Adam(2e-4, beta_1=0.5) if given is None else keras.optimizers.get(given)
 
 
 def _scaled(optimizer: Any, network: keras.Model) -> Any:

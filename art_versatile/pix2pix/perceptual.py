@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import keras
 import tensorflow as tf
 
 __all__ = ["PerceptualLoss"]
+
+logger = logging.getLogger(__name__)
 
 _EPSILON = 1e-6
 
@@ -24,7 +27,7 @@ class PerceptualLoss:
     that it does not depend on how they are batched.
 
     :param model: A Keras model; it is not changed.
-    :param layers: Names of its layers, or name -> weight.
+    :param layers: Names of its layers, or name -> weight; "a/b" is layer b of a model a inside the model.
     :param distance: "l1" (mean absolute difference) or "l2" (mean squared difference).
     :param normalize: Divide each term by the mean absolute (or squared) feature of the clean image.
     :param prediction_weight: Weight of KL(softmax(clean) || softmax(purified)) on the model's own output, taken as
@@ -50,7 +53,7 @@ class PerceptualLoss:
             if isinstance(layers, Mapping)
             else {str(name): 1.0 for name in layers}
         )
-        known = [layer.name for layer in model.layers]
+        known = list(_layers_by_name(model))
         unknown = sorted(set(self.layers) - set(known))
         if unknown:
             raise ValueError(f"Expected layers of {model.name}. Received {unknown}; it has {known}.")
@@ -64,10 +67,7 @@ class PerceptualLoss:
         self._preprocess, self._probabilities = preprocess, bool(probabilities)
         self._name, self._extractor = model.name, model
         if self.layers:
-            outputs = [model.get_layer(name).output for name in self.layers]
-            # The one tensor, not a list of it: Keras warns of the difference at every call.
-            inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-            self._extractor = keras.Model(inputs, [*outputs, *model.outputs] if prediction_weight else outputs)
+            self._extractor = _extractor(model, list(self.layers), prediction=bool(prediction_weight))
 
     @classmethod
     def of_classifier(
@@ -75,16 +75,19 @@ class PerceptualLoss:
     ) -> PerceptualLoss:
         """
         Over a classifier's own features: convolutions evenly spaced over its depth, the last one among them, and its
-        prediction. A model without a layer graph (a subclassed Keras model) gives its prediction alone.
+        prediction. Those of a model inside it (a backbone) count too. A model without a layer graph (a subclassed Keras
+        model), or without a convolution, gives its prediction alone, with a warning in the log.
 
         :param model: The classifier's Keras model.
         :param count: Number of layers.
         :param prediction_weight: See :class:`PerceptualLoss`.
         :param kwargs: Passed to :class:`PerceptualLoss`.
         """
-        convolutions = [layer.name for layer in model.layers if type(layer) is keras.layers.Conv2D]
+        convolutions = [n for n, layer in _layers_by_name(model).items() if type(layer) is keras.layers.Conv2D]
         if not getattr(model, "inputs", None):
             convolutions = []
+        if not convolutions:
+            logger.warning("No convolution is seen in %s: its prediction alone makes the perceptual loss.", model.name)
         chosen = [convolutions[(i + 1) * len(convolutions) // count - 1] for i in range(min(count, len(convolutions)))]
         if len(convolutions) < count:
             chosen = convolutions
@@ -166,3 +169,57 @@ class PerceptualLoss:
             f"PerceptualLoss({self._name!r}, layers={self.layers}, distance={self.distance!r}, "
             f"normalize={self.normalize}, prediction_weight={self.prediction_weight})"
         )
+
+
+def _is_inside(layer: Any) -> bool:
+    """Whether a layer is a model whose own layers can be looked at."""
+    return isinstance(layer, keras.Model) and len(getattr(layer, "outputs", None) or []) == 1
+
+
+def _layers_by_name(model: keras.Model) -> dict[str, Any]:
+    """The layers, in order; those of a model "a" inside come after it, as "a/b"."""
+    layers = {}
+    for layer in model.layers:
+        layers[layer.name] = layer
+        if _is_inside(layer):
+            layers |= {f"{layer.name}/{name}": inner for name, inner in _layers_by_name(layer).items()}
+    return layers
+
+
+def _extractor(model: keras.Model, names: Sequence[str], *, prediction: bool = True) -> keras.Model:
+    """
+    The features of a model, as a model that shares its layers.
+
+    :param model: A model with a layer graph.
+    :param names: Keys of :func:`_layers_by_name`.
+    :param prediction: Its own outputs come after the features.
+    """
+    inside: dict[str, list[str]] = {}
+    for name in names:
+        head, _, rest = name.partition("/")
+        if rest:
+            inside.setdefault(head, []).append(rest)
+    # The one tensor, not a list of it: Keras warns of the difference at every call.
+    inputs, outputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs, model.outputs
+    found: dict[str, Any] = {name: model.get_layer(name).output for name in names if "/" not in name}
+    if inside:
+        # What a model computes inside is no tensor of the outer graph. So the graph is made again from the same layers,
+        # with an extractor in the place of each such model.
+        extractors = {head: _extractor(model.get_layer(head), rest) for head, rest in inside.items()}
+        found = {}
+
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            if layer.name in extractors:
+                *features, output = extractors[layer.name](*args, **kwargs)
+                for rest, feature in zip(inside[layer.name], features, strict=True):
+                    found.setdefault(f"{layer.name}/{rest}", feature)
+            else:
+                output = layer(*args, **kwargs)
+            found.setdefault(layer.name, output)
+            return output
+
+        again = keras.models.clone_model(
+            keras.Model(inputs, outputs), clone_function=lambda layer: layer, call_function=call
+        )
+        inputs, outputs = again.input, again.outputs
+    return keras.Model(inputs, [*(found[name] for name in names), *(outputs if prediction else [])])

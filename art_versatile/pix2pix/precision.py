@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 
 from art_versatile._checks import check_choice
 
-__all__ = ["POLICIES", "set_precision"]
+__all__ = ["POLICIES", "built_in_float32", "follow_global_policy", "set_precision"]
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -33,3 +36,25 @@ def set_precision(network: keras.Model, policy: str) -> None:
         if isinstance(layer, keras.Model):
             set_precision(layer, wanted)
         layer.dtype_policy = wanted
+
+
+def follow_global_policy(network: keras.Model) -> None:
+    """
+    What a constructor ends with: under a mixed global policy of Keras, ``full_precision`` layers stay in float32.
+
+    :param network: The network, built under that policy. Under a policy not in :data:`POLICIES` it stays as it is.
+    """
+    policy = keras.config.dtype_policy().name
+    if policy in POLICIES:
+        set_precision(network, policy)
+
+
+@contextlib.contextmanager
+def built_in_float32() -> Iterator[None]:
+    """Networks built inside are in float32, whatever Keras's global policy (of this thread) is."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)

@@ -40,10 +40,10 @@ class Preset:
     :param batch_size: Pairs a step, over all replicas.
     :param crop: Height and width (or one number for both) of random crops; None takes whole images.
     :param flip: Mirror half of the pairs.
-    :param scale: Range of the random factor on the perturbation.
+    :param scale: Range of the random factor on the perturbation, (low, high) with 0 <= low <= high.
     :param whole: Attacks whose perturbations are not scaled, where the pairs have them: the smallest perturbation that
         fools does so no more when it is made smaller.
-    :param clean_share: Share of (clean, clean) pairs.
+    :param clean_share: Share of (clean, clean) pairs, 0 to 1.
     :raises ValueError: If a number or a name is not as expected. What the networks and the pairs are made with is
         checked when they are made.
     """
@@ -102,7 +102,7 @@ PRESETS: dict[str, Preset] = {
         generator_options={"widths": (96, 128, 256), "noise": 0.08, "raw_input": True, "raw_base": True},
         discriminator=16,
         features="classifier",
-        features_options={"count": 5, "prediction_weight": 0.75},
+        features_options={"count": 5, "prediction_weight": 1.5},
         schedule=LossSchedule([(40, 100.0, 20.0)]),
         learning_rate=4e-4,
         decay="cosine",
@@ -112,7 +112,7 @@ PRESETS: dict[str, Preset] = {
         ema=0.995,
         batch_size=8,
         crop=192,
-        scale=(0.2, 0.8),
+        scale=(0.4, 1.1),
         whole=("C&W", "DeepFool"),
         clean_share=0.25,
     ),

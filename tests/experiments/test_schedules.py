@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
 from pathlib import Path
 
+import keras
 import pytest
 from rich.console import Console
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule
 from art_versatile.experiments.schedules import ScheduleRun, compare_schedules, schedule_table, schedules
+from art_versatile.pix2pix import CompactGenerator, patchgan
 from art_versatile.training import Validation
 
 _spec = importlib.util.spec_from_file_location("training_process", Path(__file__).parents[1] / "training_process.py")
@@ -55,6 +58,22 @@ def test_two_runs_that_differ_in_the_schedule_alone(tmp_path):
         compare(tmp_path)
     again = compare(tmp_path, resume=True)
     assert [run.final for run in again] == [run.final for run in runs]
+
+
+@pytest.mark.parametrize("name", ["generator", "optimizer", "discriminator", "preset"])
+def test_what_both_runs_would_train(tmp_path, name):
+    discriminator = patchgan(2)
+    given = {
+        "generator": {"generator": CompactGenerator(widths=(4,), blocks=(1,), factor=2)},
+        "optimizer": {"optimizer": keras.optimizers.SGD(0.1)},
+        "discriminator": {"discriminator": discriminator},
+        "preset": {"preset": dataclasses.replace(process.PRESET, discriminator=discriminator)},
+    }[name]
+    expected = f"Expected no {name.replace('preset', 'discriminator')} that both runs would train: each builds its own"
+    arguments = {"preset": process.PRESET, "perceptual": process.make_perceptual(), "epochs": 4, **given}
+    with pytest.raises(ValueError, match=expected):
+        compare_schedules(process.in_memory(), validation(), tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
 
 
 def test_table():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -131,6 +133,33 @@ def test_arrays_are_left_as_they_are():
     read(pairs.dataset(16, scale=(0.1, 0.2), labels=True))
     for got, want in zip(arrays, make_arrays(), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32"), ("float16", "float16")])
+def test_floats_of_any_precision(dtypes):
+    """Held as float32, which is what is given."""
+    adversarial, clean = (a.astype(dtype) for a, dtype in zip(make_arrays()[:2], dtypes, strict=True))
+    got = read(ArrayPairs(adversarial, clean).dataset(20, flip=False, shuffle=False))
+    for images, want in zip(got, (adversarial, clean), strict=True):
+        assert images.dtype == np.float32
+        np.testing.assert_array_equal(images, want.astype(np.float32))
+
+
+def test_float32_is_not_copied():
+    adversarial, clean, *_ = make_arrays()
+    adversarial[0], clean[0] = 0.25, 0.5
+    pairs = ArrayPairs(adversarial, clean)
+    adversarial[0], clean[0] = 0.5, 0.75
+    got = read(pairs.dataset(COUNT, flip=False, shuffle=False))
+    assert [images[0].mean() for images in got] == [0.5, 0.75]
+
+
+def test_checksum_of_the_clean_images():
+    adversarial, clean, *_ = make_arrays()
+    expected = hashlib.sha256(b"".join(struct.pack("<f", pixel) for pixel in clean.ravel())).hexdigest()
+    assert ArrayPairs(adversarial, clean).clean_sha256 == expected
+    assert ArrayPairs(clean, np.asfortranarray(clean)).clean_sha256 == expected
+    assert ArrayPairs(adversarial, clean[::-1]).clean_sha256 != expected
 
 
 @pytest.mark.parametrize(

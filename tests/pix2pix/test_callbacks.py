@@ -149,7 +149,10 @@ class TestStopOnNaN:
         callback = attached(StopOnNaN())
         callback.on_epoch_begin(3)
         callback.on_train_batch_end(0, {"loss": 1.0})
-        with pytest.raises(FloatingPointError, match=r"Received -?(nan|inf) as pixel in epoch 3, step 7\."):
+        with pytest.raises(
+            FloatingPointError,
+            match=r"Received -?(nan|inf) as pixel in epoch 3, step 7\. The last checkpoint .*, if any, is kept",
+        ):
             callback.on_train_batch_end(7, {"loss": 1.0, "pixel": value})
 
     def test_weights(self):
@@ -342,13 +345,95 @@ class TestCheckpoint:
             np.testing.assert_array_equal(a, b)
 
     def test_a_key_that_an_earlier_version_did_not_write(self, tmp_path):
-        identity = {**self.IDENTITY, "generator": {"noise": 0.1}}
-        Checkpoint(tmp_path, self.model(), [{"epoch": 0}], identity).on_epoch_end(0)
-        later = {**identity, "generator": {"noise": 0.1, "new": False}, "new": 1}
-        assert Checkpoint(tmp_path, self.model(), [], later).restore() == 1
+        """Agrees where it is off or empty now, and only there."""
+        model, identity = self.model(), {**self.IDENTITY, "generator": {"noise": 0.1}}
+        Checkpoint(tmp_path, model, [{"epoch": 0}], identity).on_epoch_end(0)
+        for off in (None, False, 0, 0.0, "", [], {}):
+            later = {**identity, "generator": {"noise": 0.1, "new": off}, "new": off}
+            assert Checkpoint(tmp_path, model, [], later).restore() == 1
+        for on in (True, 1, 0.5, "x", [0], {"a": 0}):
+            with pytest.raises(ValueError, match=r"Received others: new: None there, .* now\."):
+                Checkpoint(tmp_path, model, [], {**identity, "new": on}).restore()
+            with pytest.raises(ValueError, match="Received others: generator: {'noise': 0.1} there"):
+                Checkpoint(tmp_path, model, [], {**identity, "generator": {"noise": 0.1, "new": on}}).restore()
         for generator in ({"new": False}, {"noise": 0.2, "new": False}):
             with pytest.raises(ValueError, match="Received others: generator: {'noise': 0.1} there"):
-                Checkpoint(tmp_path, self.model(), [], {**later, "generator": generator}).restore()
+                Checkpoint(tmp_path, model, [], {**identity, "generator": generator}).restore()
+
+    # (epoch, step) after which a callback asks for the end; the checkpoints of two epochs of two steps.
+    @pytest.mark.parametrize(
+        ("stop", "kept"), [((0, 0), []), ((1, 0), [1]), ((0, 1), [1]), ((1, 1), [1, 2]), (None, [1, 2])]
+    )
+    def test_an_epoch_stopped_halfway_is_not_kept(self, tmp_path, caplog, stop, kept):
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                self.epoch = epoch
+
+            def on_train_batch_end(self, batch, logs=None):
+                if (self.epoch, batch) == stop:
+                    self.model.stop_training = True
+
+        history = []
+        image = keras.Input((None, None, 3))
+        model = Pix2Pix(keras.Model(image, keras.layers.Conv2D(3, 1)(image)))
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        callbacks = [TrainingLog(None, history), Stop(), Checkpoint(tmp_path, model, history, self.IDENTITY)]
+        data = tf.data.Dataset.from_tensors(self.batch()).repeat()
+        model.fit(data, epochs=2, steps_per_epoch=2, callbacks=callbacks, verbose=0)
+        assert sorted(f.name for f in tmp_path.glob("*.index")) == [f"ckpt-{number}.index" for number in kept]
+        halfway = stop is not None and stop[1] == 0
+        assert ("stopped after 1 of 2 steps" in caplog.text) == halfway
+
+    DAMAGES = {  # noqa: RUF012
+        "cut off": lambda index, data: data.write_bytes(data.read_bytes()[:100]),
+        "empty": lambda index, data: data.write_bytes(b""),
+        "another byte": lambda index, data: data.write_bytes(
+            data.read_bytes()[:200] + bytes([data.read_bytes()[200] ^ 255]) + data.read_bytes()[201:]
+        ),
+        "index cut off": lambda index, data: index.write_bytes(index.read_bytes()[:50]),
+        "index empty": lambda index, data: index.write_bytes(b""),
+        "index gone": lambda index, data: index.unlink(),
+        "data gone": lambda index, data: data.unlink(),
+    }
+
+    @pytest.mark.parametrize("damage", DAMAGES)
+    def test_a_damaged_checkpoint(self, tmp_path, caplog, damage):
+        """The one before it counts; without one the model stays as it is."""
+
+        def spoil(number):
+            self.DAMAGES[damage](tmp_path / f"ckpt-{number}.index", tmp_path / f"ckpt-{number}.data-00000-of-00001")
+
+        model, history = self.model(), []
+        checkpoint = Checkpoint(tmp_path, model, history, self.IDENTITY)
+        for epoch in range(2):
+            if epoch:
+                first = self.state(model)
+                model.generator.set_weights([w + 1 for w in model.generator.get_weights()])
+            history.append({"epoch": epoch})
+            checkpoint.on_epoch_end(epoch)
+        spoil(2)
+        again, other_history = self.model(seed=1), []
+        other = Checkpoint(tmp_path, again, other_history, self.IDENTITY)
+        assert other.restore() == 1
+        assert other_history == [{"epoch": 0}]
+        for got, want in zip(self.state(again), first, strict=True):
+            np.testing.assert_array_equal(got, want)
+        assert "ckpt-2 cannot be read" in caplog.text
+        assert "ckpt-1" not in caplog.text
+        with pytest.raises(ValueError, match="Received others: seed"):
+            Checkpoint(tmp_path, again, [], {**self.IDENTITY, "seed": 2}).restore()
+        # The epoch done again takes the place of the damaged one.
+        other_history.append({"epoch": 1})
+        other.on_epoch_end(1)
+        assert Checkpoint(tmp_path, again, [], self.IDENTITY).restore() == 2
+        for number in (1, 2):
+            spoil(number)
+        untouched = self.model(seed=2)
+        before = self.state(untouched)
+        with pytest.raises(ValueError, match="Expected a checkpoint of this package. Received .*ckpt-2"):
+            Checkpoint(tmp_path, untouched, [], self.IDENTITY).restore()
+        for got, want in zip(self.state(untouched), before, strict=True):
+            np.testing.assert_array_equal(got, want)
 
     def test_without_leave_to_write(self, tmp_path):
         Checkpoint(tmp_path / "c", self.model(), [{"epoch": 0}], self.IDENTITY, write=False).on_epoch_end(0)

@@ -330,6 +330,12 @@ class TestCompact:
         for a, b in ((noise, other), (noise[:1], noise[1:2])):
             assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.05
 
+    def test_the_noise_of_one_device_is_kerass(self):
+        layer, x, seeds = Noise(0.1, 5), tf.zeros((2, 8, 8, 3)), keras.random.SeedGenerator(5)
+        for _ in range(2):
+            expected = keras.random.normal((2, 8, 8, 3), stddev=0.1, seed=seeds)
+            np.testing.assert_array_equal(layer(x, training=True), expected)
+
     def test_the_noise_at_test_time_is_one_pattern_of_64_by_64(self):
         generator = CompactGenerator(widths=(8,), blocks=(1,), sigmas=(0.0,), noise=0.05, seed=3)
         x = np.full((2, 128, 96, 3), 0.5, np.float32)

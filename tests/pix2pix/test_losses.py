@@ -47,16 +47,26 @@ def test_pixel_loss():
     assert float(pixel_loss(clean, purified)) == float(pixel_loss(purified, clean))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_dtypes(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("float16", "float32"), ("bfloat16", "float32"), ("float64", "float64")]
+)
+def test_dtypes(dtype, expected):
     logits = tf.constant([0.5, -0.5], dtype)
     for loss in (
         generator_adversarial_loss(logits),
         discriminator_loss(logits, logits),
         pixel_loss(logits, 2 * logits),
     ):
-        assert loss.dtype == dtype
+        assert loss.dtype == expected
         assert loss.shape == ()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_averaged_in_full(dtype):
+    purified = tf.ones((1, 32, 64, 3), dtype)
+    assert float(pixel_loss(purified, tf.zeros((1, 32, 64, 3)))) == 1
+    logits = tf.zeros((1, 64, 64, 1), dtype)
+    assert float(generator_adversarial_loss(logits)) == pytest.approx(math.log(2), rel=1e-5)
 
 
 def test_gradients():

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -248,6 +251,63 @@ class TestClipNorm:
             make(clip_norm=clip_norm)
 
 
+class Idle(keras.layers.Layer):
+    """Has a weight that counts nowhere."""
+
+    def build(self, shape):
+        self.idle = self.add_weight(shape=(2,), name="idle")
+
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e-3])
+def test_a_weight_without_a_gradient(clip_norm):
+    image = keras.Input((None, None, 3))
+    model = Pix2Pix(keras.Model(image, keras.layers.Conv2D(3, 1)(Idle()(image))), clip_norm=clip_norm)
+    model.compile(keras.optimizers.SGD(1.0))
+    before = weights(model.generator)
+    with pytest.warns(UserWarning, match=r"Gradients do not exist for variables \['idle.*/idle'\]"):
+        model.train_step(batch())
+    idle, *others = changed(before, weights(model.generator))
+    assert not idle
+    assert any(others)
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    path = tmp_path_factory.mktemp("replicas") / "replicas.npz"
+    script = Path(__file__).parent / "replicas_process.py"
+    child = subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=240)
+    assert child.returncode == 0, child.stderr[-4000:]
+    return dict(np.load(path))
+
+
+class TestReplicas:
+    """On two devices, in a process of its own."""
+
+    @pytest.mark.parametrize("network", ["generator", "discriminator"])
+    @pytest.mark.parametrize("replica", [0, 1])
+    def test_an_overflow_on_one_leaves_the_step_out_on_all(self, replicas, replica, network):
+        for part in ("before", "after"):
+            assert np.isfinite(replicas[f"{replica} {network} {part}"]).all()
+        np.testing.assert_array_equal(replicas[f"{replica} {network} after"], replicas[f"{replica} {network} before"])
+        assert replicas[f"{replica} {network} scale"] == 2.0**99
+
+    @pytest.mark.parametrize("network", ["generator", "discriminator"])
+    def test_without_an_overflow_the_step_is_that_of_one_device(self, replicas, network):
+        before, after, one = (replicas[f"none {network} {part}"] for part in ("before", "after", "one device"))
+        assert np.abs(after - before).max() > 1e-3
+        np.testing.assert_allclose(after, one, rtol=1e-5)
+        assert replicas[f"none {network} scale"] == 2.0**100
+
+    def test_each_draws_its_own_noise(self, replicas):
+        noise = replicas["noise"]  # (call, replica, ...)
+        assert noise.std(axis=tuple(range(2, noise.ndim))) == pytest.approx(0.1, rel=0.05)
+        pairwise = np.corrcoef(noise.reshape(4, -1))
+        assert np.abs(pairwise - np.eye(4)).max() < 0.05
+
+
 class TestHalfPrecision:
     def test_the_optimizers_scale_the_loss(self):
         model = make(precision="mixed_float16")
@@ -276,6 +336,32 @@ class TestHalfPrecision:
         for a, b in zip(before, model.generator.trainable_variables, strict=True):
             np.testing.assert_array_equal(a, b.numpy())
         assert float(optimizer.dynamic_scale.numpy()) == 2.0**59
+
+
+class TestGlobalPolicy:
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+    @pytest.mark.parametrize("own", [True, False])
+    def test_a_step_under_a_mixed_policy(self, policy, own):
+        """With this package's generator, and with one that answers in half precision."""
+        expected = make() if own else make_small()
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = make() if own else make_small()
+        finally:
+            keras.config.set_dtype_policy(before)
+        half = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert half == (policy == "mixed_float16")
+        if own:  # noise is drawn in the precision of its layer
+            metrics, reference = model.train_step(batch()), expected.train_step(batch())
+            for name, value in reference.items():
+                assert float(metrics[name]) == pytest.approx(float(value), rel=0.05), name
+        else:
+            assert model.generator(batch()[0]).dtype == policy.removeprefix("mixed_")
+            trained = weights(model.generator)
+            metrics = fit(model, epochs=8)  # the first overflow, until the scale fits
+            assert all(np.isfinite(values).all() for values in metrics.values())
+            assert any(changed(trained, weights(model.generator)))
 
 
 class TestAveraged:
@@ -337,6 +423,16 @@ class TestFit:
         assert weighted[-1] < 0.8 * weighted[0]
         assert history["pixel"][-1] < 0.8 * history["pixel"][0]
         assert set(history) == {"loss", "pixel", "perceptual", "adversarial", "discriminator"}
+
+    def test_parameters_in_kerass_order(self):
+        model, seen = make_small(run_eagerly=True), []
+        look = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+        assert len(model.fit(dataset(), None, None, 2, 0, look).history["loss"]) == 2  # one callback, not in a list
+        assert seen == [0, 1]
+        model.fit(*batch(4), 2, 1, 0, [look], 0.5)  # arrays; half of them held
+        assert seen == [0, 1, 0]
+        assert model.history.params["steps"] == 1
+        assert "val_pixel" in model.history.history
 
     def test_the_schedule_sets_the_weights_as_epochs_begin(self):
         seen = []
@@ -429,6 +525,22 @@ class TestCompile:
             assert isinstance(optimizer, keras.optimizers.Adam)
             assert float(optimizer.learning_rate.numpy()) == pytest.approx(2e-4)
             assert (optimizer.beta_1, optimizer.beta_2) == (0.5, 0.999)
+
+    @pytest.mark.parametrize("name", ["generator_optimizer", "optimizer"])
+    def test_names(self, name):
+        model = make_small()
+        model.compile(**{name: "adam"}, discriminator_optimizer="adam")
+        for optimizer in (model.optimizer, model.discriminator_optimizer):
+            assert type(optimizer) is keras.optimizers.Adam
+            assert float(optimizer.learning_rate.numpy()) == pytest.approx(1e-3)  # Keras's, not the paper's
+        assert model.optimizer is not model.discriminator_optimizer
+        model.compile(**{name: keras.optimizers.SGD(0.1)})
+        assert isinstance(model.optimizer, keras.optimizers.SGD)
+        assert isinstance(model.discriminator_optimizer, keras.optimizers.Adam)
+
+    def test_two_optimizers_for_the_generator(self):
+        with pytest.raises(ValueError, match=r"Expected generator_optimizer or optimizer, .*\. Received both\."):
+            make_small().compile("adam", optimizer="adam")
 
     def test_one_optimizer_for_both(self):
         optimizer = keras.optimizers.Adam()

@@ -225,7 +225,55 @@ class TestOfClassifier:
         model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3, name="only"), layers.Flatten()])
         assert list(PerceptualLoss.of_classifier(model).layers) == ["only"]
 
-    def test_a_model_without_a_graph_gives_its_prediction(self, tiny_images):
+    @pytest.mark.parametrize("depth", [1, 2])
+    @pytest.mark.parametrize("sequential", [True, False])
+    def test_a_backbone_inside(self, depth, sequential):
+        """Its convolutions count as they do laid open; the classifier stays as it is."""
+        flat = self.make(3)
+        backbone = keras.Model(flat.inputs, flat.layers[-3].output, name="backbone")
+        model, prefix = backbone, "backbone/"
+        for level in range(depth):
+            head = [layers.Conv2D(2, 1, name=f"head{level}")]
+            if level == depth - 1:
+                head += [layers.GlobalAveragePooling2D(), layers.Dense(5)]
+            if sequential:
+                model = keras.Sequential([keras.Input((16, 16, 3)), model, *head], name=f"outer{level}")
+            else:
+                image = keras.Input((16, 16, 3))
+                x = model(layers.Rescaling(1.0)(image), training=False)
+                for layer in head:
+                    x = layer(x)
+                model = keras.Model(image, x, name=f"outer{level}")
+            prefix = f"outer{level}/{prefix}" if level < depth - 1 else prefix
+        before, names = model.get_weights(), [layer.name for layer in model.layers]
+        x = tf.constant(np.random.default_rng(0).random((2, 16, 16, 3), np.float32))
+        expected = keras.Model(backbone.inputs, [backbone.get_layer(f"c{i}").output for i in range(3)])(x)
+        heads = [f"outer{level}/head{level}" for level in range(depth - 1)] + [f"head{depth - 1}"]
+        loss = PerceptualLoss.of_classifier(model, count=9)
+        assert list(loss.layers) == [*(f"{prefix}c{i}" for i in range(3)), *heads]
+        features = loss.features(x)
+        for got, want in zip(features, expected, strict=False):
+            np.testing.assert_allclose(got, want, atol=1e-6)
+        np.testing.assert_allclose(features[-1], model(x), atol=1e-6)
+        assert [layer.name for layer in model.layers] == names
+        for a, b in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        # Any of them, by its name.
+        chosen = PerceptualLoss(model, [f"{prefix}c1", prefix.split("/")[0]])
+        np.testing.assert_allclose(chosen.features(x)[0], expected[1], atol=1e-6)
+        again = PerceptualLoss.of_classifier(model, count=9).features(x)
+        for got, want in zip(again, features, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+    def test_a_model_without_a_convolution_is_named(self, caplog):
+        model = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten(), layers.Dense(2)], name="flat")
+        assert PerceptualLoss.of_classifier(model).layers == {}
+        assert "No convolution is seen in flat: its prediction alone makes the perceptual loss." in caplog.text
+        caplog.clear()
+        PerceptualLoss.of_classifier(self.make(1))
+        assert not caplog.text
+
+    def test_a_model_without_a_graph_gives_its_prediction(self, tiny_images, caplog):
         class Subclassed(keras.Model):
             def __init__(self):
                 super().__init__()
@@ -239,6 +287,7 @@ class TestOfClassifier:
         expected = model(x)
         loss = PerceptualLoss.of_classifier(model)
         assert loss.layers == {}
+        assert "No convolution is seen in " in caplog.text
         np.testing.assert_array_equal(loss.features(x)[0], expected)
         assert float(loss(x[:1], x[1:])) > 0
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from art_versatile.pix2pix import CompactGenerator, UNet256Generator, patchgan
-from art_versatile.pix2pix.precision import POLICIES, set_precision
+from art_versatile.pix2pix.precision import POLICIES, built_in_float32, set_precision
 
 
 def compact():
@@ -33,6 +35,44 @@ def test_layers(make, policy):
     assert set(dtypes.values()) == {"float32", half}
     assert {w.dtype for w in network.weights if "seed" not in w.path} == {"float32"}
     assert network.outputs[0].dtype == "float32"
+
+
+@pytest.fixture
+def global_policy():
+    """Sets Keras's global policy, until the end of the test."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("make", [compact, lambda: UNet256Generator(filters=2), lambda: patchgan(4)])
+def test_built_under_a_mixed_global_policy(make, policy, global_policy):
+    """As one that was set to it."""
+    expected = make()
+    set_precision(expected, policy)
+    global_policy(policy)
+    network = make()
+    for layer, other in zip(network.layers, expected.layers, strict=True):
+        assert layer.dtype_policy.name == other.dtype_policy.name or isinstance(layer, keras.layers.InputLayer)
+    x = image(256 if "unet" in network.name else 32)
+    x = [x, x] if network.name == "patchgan" else x
+    assert network(x).dtype == tf.float32
+    np.testing.assert_allclose(network(x), expected(x), atol=1e-3)
+
+
+def test_built_under_another_global_policy(global_policy):
+    global_policy("float64")
+    assert {w.dtype for w in patchgan(2).weights} == {"float64"}
+
+
+def test_built_in_float32(global_policy):
+    global_policy("mixed_bfloat16")
+    with contextlib.suppress(KeyError), built_in_float32():
+        inside = keras.layers.Dense(1)
+        raise KeyError
+    assert inside.compute_dtype == "float32"
+    assert keras.layers.Dense(1).compute_dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(("policy", "error"), [("mixed_bfloat16", 2e-2), ("mixed_float16", 3e-3)])
