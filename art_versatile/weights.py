@@ -153,6 +153,9 @@ def load(
     try:
         with built_in_float32():
             generator = known[architecture](**{**config, **changes})
+        if lacking := sorted(set(generator.get_config()) - set(config)):
+            # A default may have come since: the same weights would be another function.
+            raise ValueError(f"a card without {lacking}, of an earlier version")
         arrays = deserialize(block)
         generator.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays)])
     except (ValueError, TypeError, SafetensorError) as err:

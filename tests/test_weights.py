@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import skimage.data
 
 from art_versatile import VersatilePurifier, weights
 from art_versatile._version import __version__
@@ -22,6 +23,7 @@ CONFIG = {
     "noise": 0.1,
     "raw_input": False,
     "raw_base": False,
+    "slope": 0.1,
     "seed": 3,
 }
 
@@ -231,6 +233,7 @@ class TestLoadErrors:
             {"config": {**CONFIG, "widths": [8, 16]}},
             {"config": {**CONFIG, "blocks": [1, 1]}},
             {"config": {**CONFIG, "unknown": 1}},
+            {"config": {key: value for key, value in CONFIG.items() if key != "slope"}},
         ],
     )
     def test_weights_of_another_network(self, folder, changes):
@@ -287,3 +290,13 @@ class TestShipped:
         generator, card = weights.load(name)
         assert generator.count_params() == card["parameters"]
         assert np.isfinite(generator.predict_on_batch(np.full((1, 64, 64, 3), 0.5, np.float32))).all()
+
+    def test_the_shipped_purifier_looks_at_the_image(self):
+        """A network of dead units answers with one constant mixture, whatever the image."""
+        generator, _ = weights.load("compact")
+        head = [layer for layer in generator.layers if isinstance(layer, keras.layers.Conv2D)][-1]
+        probe = keras.Model(generator.input, [head.input, head.output])
+        images = np.stack([skimage.data.astronaut()[:128, 64:192], skimage.data.astronaut()[128:256, 128:256]])
+        features, answer = (np.asarray(part) for part in probe(images.astype(np.float32) / 255))
+        assert (features.std(axis=(0, 1, 2)) > 0.1 * features.std()).mean() > 0.5
+        assert answer.std(axis=(0, 1, 2)).mean() > 0.05

@@ -210,6 +210,8 @@ class CompactGenerator(keras.Model):
     :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
         keeps of the image carries the noise.
     :param raw_base: Let it mix the image without the noise into the base, too: what looks untouched can be kept.
+    :param slope: Of the LeakyReLUs below 0, in [0, 1). With 0 (ReLU) whole networks have died in training: all that
+        learnt on were the biases of the last layer.
     :param seed: Seed of the initial weights and of the noise.
     """
 
@@ -226,6 +228,7 @@ class CompactGenerator(keras.Model):
         noise: float = 0.05,
         raw_input: bool = False,
         raw_base: bool = False,
+        slope: float = 0.1,
         seed: int = 0,
         name: str = "compact",
     ) -> None:
@@ -238,21 +241,26 @@ class CompactGenerator(keras.Model):
             raise ValueError(f"Expected sigmas to be one or more finite numbers of at least 0. Received {sigmas!r}.")
         if not 0 <= noise < 1:
             raise ValueError(f"Expected noise in [0, 1). Received {noise!r}.")
+        if not 0 <= slope < 1:
+            raise ValueError(f"Expected slope in [0, 1). Received {slope!r}.")
         check_bool("raw_input", raw_input)
         check_bool("raw_base", raw_base)
         rng = np.random.default_rng(seed)
 
-        def conv(x: Any, n: int, kernel: int = 3, stride: int = 1, gain: float = 2.0, activation: Any = None) -> Any:
+        def conv(x: Any, n: int, kernel: int = 3, stride: int = 1, gain: float = 2.0) -> Any:
             init = (
                 keras.initializers.VarianceScaling(gain, "fan_in", "truncated_normal", seed=int(rng.integers(2**31)))
                 if gain
                 else "zeros"
             )
-            return layers.Conv2D(n, kernel, stride, "same", activation=activation, kernel_initializer=init)(x)
+            return layers.Conv2D(n, kernel, stride, "same", kernel_initializer=init)(x)
+
+        def active(x: Any) -> Any:
+            return layers.LeakyReLU(slope)(x)
 
         def residual(x: Any) -> Any:
             n = x.shape[-1]
-            return layers.Add()([x, conv(conv(layers.ReLU()(x), n, activation="relu"), n, gain=0.1)])
+            return layers.Add()([x, conv(active(conv(active(x), n)), n, gain=0.1)])
 
         image = keras.Input((None, None, 3), name="image")
         seen = Noise(noise, seed, name="z")(image) if noise else image
@@ -270,9 +278,10 @@ class CompactGenerator(keras.Model):
             x = layers.Add()([x, skips.pop()])
             for _ in range(depth):
                 x = residual(x)
-        # Zero: the untrained generator is the even mixture.
+        # Zero: the untrained generator is the even mixture. Scaled down: a thousand weights move each pixel alike in
+        # Adam's first steps.
         pixels = factor**2
-        x = conv(layers.ReLU()(x), pixels * (3 + len(sigmas) + raw_base), gain=0.0)
+        x = layers.Rescaling(0.1)(conv(active(x), pixels * (3 + len(sigmas) + raw_base), gain=0.0))
         gates = x[..., 3 * pixels :]
         mix = LowPassMix(sigmas, factor, name="base")
         base = mix(seen, gates, image) if raw_base else mix(seen, gates)
@@ -288,6 +297,7 @@ class CompactGenerator(keras.Model):
             "noise": float(noise),
             "raw_input": bool(raw_input),
             "raw_base": bool(raw_base),
+            "slope": float(slope),
             "seed": int(seed),
         }
         follow_global_policy(self)

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from art_versatile._checks import check_choice
+
 __all__ = ["PerceptualLoss"]
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ class PerceptualLoss:
     :param normalize: Divide each term by the mean absolute (or squared) feature of the clean image.
     :param prediction_weight: Weight of KL(softmax(clean) || softmax(purified)) on the model's own output, taken as
         logits: what a classifier decides, besides what it sees. 0 leaves it out.
+    :param prediction: "kl", or "log": log(1 + KL), in which an image that is far off counts less. With the plain one a
+        handful of hopeless images makes most of the gradient.
     :param preprocess: From pixels in [0, 1] to what the model takes; None where it takes pixels in [0, 1].
     :param probabilities: The model's output is probabilities, not logits.
     :raises ValueError: If a layer, the distance or a weight is not as expected.
@@ -45,6 +49,7 @@ class PerceptualLoss:
         distance: str = "l1",
         normalize: bool = True,
         prediction_weight: float = 0.0,
+        prediction: str = "kl",
         preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
         probabilities: bool = False,
     ) -> None:
@@ -61,9 +66,11 @@ class PerceptualLoss:
             raise ValueError("Expected at least one layer, or a prediction_weight above 0. Received neither.")
         if distance not in ("l1", "l2"):
             raise ValueError(f"Expected distance to be 'l1' or 'l2'. Received {distance!r}.")
+        check_choice("prediction", prediction, ("kl", "log"))
         if prediction_weight < 0 or min(self.layers.values(), default=0) < 0:
             raise ValueError(f"Expected weights of at least 0. Received {self.layers}, {prediction_weight}.")
         self.distance, self.normalize, self.prediction_weight = distance, normalize, float(prediction_weight)
+        self.prediction = prediction
         self._preprocess, self._probabilities = preprocess, bool(probabilities)
         self._name, self._extractor = model.name, model
         if self.layers:
@@ -148,6 +155,8 @@ class PerceptualLoss:
         if self.prediction_weight:
             p, c = (self._log_prediction(tf.cast(f[-1], tf.float32)) for f in (purified, clean))
             divergence = tf.reduce_sum(tf.exp(c) * (c - p), axis=-1)
+            if self.prediction == "log":
+                divergence = tf.math.log1p(tf.maximum(divergence, 0.0))
             terms["prediction"] = self.prediction_weight * tf.reduce_mean(divergence)
         return terms
 
@@ -167,7 +176,7 @@ class PerceptualLoss:
     def __repr__(self) -> str:
         return (
             f"PerceptualLoss({self._name!r}, layers={self.layers}, distance={self.distance!r}, "
-            f"normalize={self.normalize}, prediction_weight={self.prediction_weight})"
+            f"normalize={self.normalize}, prediction_weight={self.prediction_weight}, prediction={self.prediction!r})"
         )
 
 

@@ -254,10 +254,10 @@ class TestCompact:
         without.set_weights([*rest, kernel[..., :-pixels], bias[:-pixels]])
         x = images(2)
         assert np.abs(with_it(x).numpy() - without(x).numpy()).max() > 1e-3
-        bias[-pixels:] = -50
+        bias[-pixels:] = -500
         with_it.set_weights([*rest, kernel, bias])
         np.testing.assert_allclose(with_it(x), without(x), atol=1e-6)
-        kernel[..., : 3 * pixels], bias[: 3 * pixels], bias[-pixels:] = 0, 0, 50
+        kernel[..., : 3 * pixels], bias[: 3 * pixels], bias[-pixels:] = 0, 0, 500
         with_it.set_weights([*rest, kernel, bias])
         np.testing.assert_allclose(with_it(x), x, atol=1e-6)
         with pytest.raises(ValueError, match="Expected raw_base"):
@@ -367,12 +367,15 @@ class TestCompact:
         def conv(t, stride=1):
             return tf.nn.conv2d(t, next(rest), stride, "SAME") + next(rest)
 
+        def active(t):
+            return tf.where(t > 0, t, 0.1 * t)
+
         def block(t):
-            return t + conv(tf.nn.relu(conv(tf.nn.relu(t))))
+            return t + conv(active(conv(active(t))))
 
         fine = block(conv(tf.nn.space_to_depth(2 * x - 1, 2)))
         coarse = block(block(conv(fine, 2)))
-        t = conv(tf.nn.relu(block(tf.nn.depth_to_space(conv(coarse), 2) + fine)))
+        t = 0.1 * conv(active(block(tf.nn.depth_to_space(conv(coarse), 2) + fine)))
         assert next(rest, None) is None
         # 4 pixels x 3 colours to add, then 4 gates for each of the two sigmas.
         added = tf.nn.depth_to_space(t[..., :12], 2)
@@ -428,6 +431,7 @@ class TestCompact:
             ({"sigmas": (np.inf,)}, "Expected sigmas to be one or more finite numbers of at least 0. Received (inf,)."),
             ({"noise": -0.1}, "Expected noise in [0, 1). Received -0.1."),
             ({"noise": 1.0}, "Expected noise in [0, 1). Received 1.0."),
+            ({"slope": 1.0}, "Expected slope in [0, 1). Received 1.0."),
         ],
     )
     def test_errors(self, arguments, message):

@@ -75,6 +75,16 @@ class TestTerms:
         assert float(terms["prediction"]) == pytest.approx(2 * kl, rel=1e-4)
         assert float(loss(PURIFIED, CLEAN)) == pytest.approx(2 * kl + 0.15 * len(layers_), rel=1e-4)
 
+    def test_log_of_each_image(self):
+        """log(1 + KL) of each image, then the mean; KL as in the test before, and 0."""
+        clean, purified = [1 / (1 + math.exp(-d)) for d in (2.0, 1.55)]
+        kl = clean * math.log(clean / purified) + (1 - clean) * math.log((1 - clean) / (1 - purified))
+        loss = PerceptualLoss(tiny(), [], prediction_weight=2.0, prediction="log")
+        both = [loss.features(tf.concat([images, CLEAN], axis=0)) for images in (PURIFIED, CLEAN)]
+        assert float(loss.terms(*both)["prediction"]) == pytest.approx(2 * (math.log1p(kl) + 0) / 2, rel=1e-4)
+        with pytest.raises(ValueError, match="Expected prediction to be one of"):
+            PerceptualLoss(tiny(), [], prediction_weight=1.0, prediction="l1")
+
     def test_probabilities(self):
         """Logits and their softmax say the same."""
         logits = PerceptualLoss(tiny(), [], prediction_weight=1.0)
@@ -195,7 +205,8 @@ class TestErrors:
     def test_repr(self):
         loss = PerceptualLoss(tiny(), {"a": 0.5}, distance="l2", normalize=False, prediction_weight=2)
         assert repr(loss) == (
-            "PerceptualLoss('tiny', layers={'a': 0.5}, distance='l2', normalize=False, prediction_weight=2.0)"
+            "PerceptualLoss('tiny', layers={'a': 0.5}, distance='l2', normalize=False, prediction_weight=2.0, "
+            "prediction='kl')"
         )
 
 
