@@ -23,7 +23,6 @@ CONFIG = {
     "noise": 0.1,
     "raw_input": False,
     "raw_base": False,
-    "slope": 0.1,
     "seed": 3,
 }
 
@@ -233,7 +232,7 @@ class TestLoadErrors:
             {"config": {**CONFIG, "widths": [8, 16]}},
             {"config": {**CONFIG, "blocks": [1, 1]}},
             {"config": {**CONFIG, "unknown": 1}},
-            {"config": {key: value for key, value in CONFIG.items() if key != "slope"}},
+            {"config": {key: value for key, value in CONFIG.items() if key != "raw_base"}},
         ],
     )
     def test_weights_of_another_network(self, folder, changes):
