@@ -508,9 +508,8 @@ class TestPatience:
 def twelve_steps(store):
     """Twelve steps of everything, one by one, in the precision that is asked for."""
     schedule = LossSchedule([(12, 10.0, 2.0)])
-    return functools.cache(
-        lambda precision: run(store, None, steps_per_epoch=1, schedule=schedule, precision=precision)
-    )
+    steps = {"steps_per_epoch": 1, "schedule": schedule, "learning_rate": 4e-2}
+    return functools.cache(lambda precision: run(store, None, precision=precision, **steps))
 
 
 class TestPrecision:

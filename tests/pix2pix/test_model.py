@@ -417,7 +417,7 @@ class TestAveraged:
 
 class TestFit:
     def test_loss_falls_with_every_part(self):
-        model = make(keras.optimizers.Adam(3e-3))
+        model = make(keras.optimizers.Adam(1e-2))
         history = fit(model, dataset(4, 4), epochs=12)
         weighted = 10 * np.array(history["pixel"]) + np.array(history["perceptual"])
         assert weighted[-1] < 0.8 * weighted[0]
