@@ -11,7 +11,7 @@ from art.defences.preprocessor.preprocessor import PreprocessorTensorFlowV2
 
 from art_versatile._checks import check_bool, check_clip_values, check_images
 
-__all__ = ["ImageDefence", "differentiated_as", "in_chunks", "recomputed", "straight_through"]
+__all__ = ["ImageDefence", "differentiated_as", "in_chunks", "straight_through"]
 
 Images = Callable[[tf.Tensor], tf.Tensor]
 
@@ -157,7 +157,10 @@ def straight_through(function: Callable[..., np.ndarray], images: tf.Tensor, *ot
 
 def differentiated_as(function: Images, stand_in: Images) -> Images:
     """
-    The function, with the gradient of another one, computed on the way back; no weight gets a gradient.
+    The function, with the gradient of another one, which is computed on the way back.
+
+    With itself as ``stand_in`` it is computed anew there (it has to be deterministic): none of its activations is held
+    until then. A weight gets a gradient where the stand-in uses it.
 
     :param function: Images -> images.
     :param stand_in: Images -> images of the same shape.
@@ -169,27 +172,6 @@ def differentiated_as(function: Images, stand_in: Images) -> Images:
             with tf.GradientTape() as tape:
                 tape.watch(images)
                 answer = stand_in(images)
-            grad = tape.gradient(answer, images, upstream)
-            return (grad, [None] * len(variables)) if variables is not None else grad
-
-        return function(images), gradient
-
-    return wrapped
-
-
-def recomputed(function: Images) -> Images:
-    """
-    The same function, computed anew on the way back: none of its activations is held until then.
-
-    :param function: Images -> images; deterministic, as the two passes have to agree.
-    """
-
-    @tf.custom_gradient
-    def wrapped(images: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        def gradient(upstream: tf.Tensor, variables: Any = None) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(images)
-                answer = function(images)
             grads = tape.gradient(answer, [images, *(variables or [])], upstream)
             return (grads[0], grads[1:]) if variables is not None else grads[0]
 
@@ -205,15 +187,15 @@ def in_chunks(function: Images, images: tf.Tensor, size: int, *, recompute: bool
     :param function: (n, H, W, C) -> (n, H', W', C').
     :param images: (N, H, W, C); N may be unknown inside a ``tf.function``.
     :param size: Images at once.
-    :param recompute: Hold one chunk's activations at a time in a pass with a gradient, see :func:`recomputed`. Where N
-        is unknown all are held: TensorFlow 2.21 cannot recompute in a ``tf.while_loop`` with a gradient.
+    :param recompute: Hold one chunk's activations at a time in a pass with a gradient, see :func:`differentiated_as`.
+        Where N is unknown all are held: TensorFlow 2.21 cannot recompute in a ``tf.while_loop`` with a gradient.
     :return: (N, H', W', C'), of unknown static shape where N is unknown.
     """
     count = images.shape[0]
     if count is not None:
         if count <= size:
             return function(images)
-        apply = recomputed(function) if recompute else function
+        apply = differentiated_as(function, function) if recompute else function
         return tf.concat([apply(images[i : i + size]) for i in range(0, count, size)], axis=0)
     total = tf.shape(images)[0]
 

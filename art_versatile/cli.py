@@ -156,14 +156,18 @@ def pairs(
     out: Annotated[Path, typer.Option(help="Folder of the store; called again, an interrupted run goes on.")],
     classifier: Annotated[str, typer.Option(help="Name of a classifier of this package.")] = "efficientnet_lite0",
     attacks: Annotated[str, typer.Option(help="Names out of the paper's six, with commas; all by default.")] = "",
-    eps: Annotated[str, typer.Option(help="L-infinity budget, pixels in [0, 1].")] = "16/255",
+    eps: Annotated[
+        str, typer.Option(help="L-infinity budgets, pixels in [0, 1], with commas: each attack at each of them.")
+    ] = "16/255",
     max_iter: Annotated[
         int | None, typer.Option(help="Iterations of BIM, PGD, MI-FGSM; the preset's by default.")
     ] = None,
     preset: Annotated[
         str, typer.Option("--preset", "--attack-preset", help="Attack preset, how much is spent: paper or quick.")
     ] = "paper",
-    split: Annotated[str, typer.Option(help="one_per_image or every.")] = "one_per_image",
+    split: Annotated[
+        str, typer.Option(help="Attacks an image: one_per_image, every, or a number.")
+    ] = "one_per_image",
     per_class: Annotated[int | None, typer.Option(help="Images drawn of each class folder; the paper: 18.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV table: file,label. The classifier's own by default.")] = None,
     label_column: Annotated[str, typer.Option(help="Column of the class index.")] = "label",
@@ -186,10 +190,10 @@ def pairs(
 
     names = tuple(name for name in attacks.split(",") if name)
     with _reported():
-        budget = _fraction(eps)
+        budgets = _budgets(eps)
         known = None if labels is None else read_labels(labels, label=label_column)
         build = functools.partial(
-            _attacked_classifier, classifier, image_size, names, budget, max_iter, preset, batch_size
+            _attacked_classifier, classifier, image_size, names, budgets, max_iter, preset, batch_size
         )
         store = generate_pairs(
             images,
@@ -197,7 +201,7 @@ def pairs(
             build,
             out,
             labels=known,
-            split=split,
+            split=int(split) if split.isdecimal() else split,
             per_class=per_class,
             drop_misclassified=drop_misclassified,
             image_size=image_size,
@@ -226,7 +230,7 @@ def train(
     ] = "efficientnet_lite0",
     attacks: Annotated[str, typer.Option(help="With --images: names out of the paper's six; all by default.")] = "",
     attack_preset: Annotated[str, typer.Option(help="With --images: attack preset, paper or quick.")] = "quick",
-    eps: Annotated[str, typer.Option(help="With --images: L-infinity budget, pixels in [0, 1].")] = "16/255",
+    eps: Annotated[str, typer.Option(help="With --images: L-infinity budgets, as in pairs.")] = "16/255",
     image_size: Annotated[int, typer.Option(help="With --images: height and width in pixels.")] = 256,
     preset: Annotated[str, typer.Option(help="Training preset: paper or compact.")] = "compact",
     weights: Annotated[
@@ -315,10 +319,10 @@ def train(
             "tensorboard": tensorboard,
         }
         if images is not None:
-            names, budget = tuple(name for name in attacks.split(",") if name), _fraction(eps)
+            names, budgets = tuple(name for name in attacks.split(",") if name), _budgets(eps)
             # All that can be wrong is looked at before images are attacked.
             training.check_arguments(image_shape, out, **arguments)
-            _make_pairs(images, out / "pairs", classifier, image_size, names, budget, attack_preset, seed)
+            _make_pairs(images, out / "pairs", classifier, image_size, names, budgets, attack_preset, seed)
         store = PairStore(pairs or out / "pairs")
         card["pairs"] = {"images": len(store.manifest["images"]), **store.manifest["parameters"]}
         result = training.train(store, out, card=card, **arguments)
@@ -433,7 +437,7 @@ def _make_pairs(
     classifier: str,
     image_size: int,
     names: tuple[str, ...],
-    eps: float,
+    budgets: dict[str, float],
     preset: str,
     seed: int,
 ) -> None:
@@ -442,7 +446,7 @@ def _make_pairs(
 
     from art_versatile.pairs import generate_pairs
 
-    build = functools.partial(_attacked_classifier, classifier, image_size, names, eps, None, preset, 32)
+    build = functools.partial(_attacked_classifier, classifier, image_size, names, budgets, None, preset, 32)
     generate_pairs(images, None, build, out, image_size=image_size, seed=seed, classifier_name=classifier)
 
 
@@ -463,22 +467,39 @@ def _attacked_classifier(
     classifier: str,
     image_size: int,
     names: tuple[str, ...],
-    eps: float,
+    budgets: dict[str, float],
     max_iter: int | None,
     preset: str,
     batch_size: int,
 ) -> tuple[Any, dict[str, Any]]:
-    """What each worker process builds for itself: a compiled classifier, and the attacks on it."""
+    """
+    What each worker process builds for itself: a compiled classifier, and the attacks on it.
+
+    With several budgets an attack is named with its own, "PGD 8/255"; C&W has none.
+    """
     from art_versatile.attacks.compiled import compile_attack, compile_classifier
     from art_versatile.attacks.suite import paper_attacks
     from art_versatile.classifiers import load_classifier
 
     target = compile_classifier(load_classifier(classifier, image_size))
-    suite = paper_attacks(target, eps, max_iter=max_iter, preset=preset, batch_size=batch_size)
-    unknown = sorted(set(names) - set(suite))
-    if unknown:
-        raise ValueError(f"Expected attacks among {list(suite)}. Received {unknown}.")
-    return target, {name: compile_attack(suite[name]) for name in names or suite}
+    attacks = {}
+    for text, eps in budgets.items():
+        suite = paper_attacks(target, eps, max_iter=max_iter, preset=preset, batch_size=batch_size)
+        unknown = sorted(set(names) - set(suite))
+        if unknown:
+            raise ValueError(f"Expected attacks among {list(suite)}. Received {unknown}.")
+        for name in names or suite:
+            bounded = len(budgets) > 1 and hasattr(suite[name], "eps")
+            attacks[f"{name} {text}" if bounded else name] = compile_attack(suite[name])
+    return target, attacks
+
+
+def _budgets(text: str) -> dict[str, float]:
+    """Budgets with commas between them, as "4/255,8/255": each as it is written -> its value."""
+    budgets = {part.strip(): _fraction(part.strip()) for part in text.split(",")}
+    if len(set(budgets.values())) < text.count(",") + 1:
+        raise ValueError(f"Expected different budgets. Received {text!r}.")
+    return budgets
 
 
 def _fraction(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -262,12 +263,16 @@ def check_arguments(image_shape: tuple[int, int, int], out: str | Path | None = 
     """
     import tensorflow as tf
 
-    settings, _ = _check(out, **{k: v for k, v in arguments.items() if k not in ("seed", "callbacks", "card")})
-    seed = arguments.get("seed", 0)
     blank = np.zeros((1, *image_shape), np.float32)
-    _dataset(ArrayPairs(blank, blank), settings, seed)
-    with (arguments.get("strategy") or tf.distribute.get_strategy()).scope():
-        _networks(settings, image_shape, arguments.get("perceptual"), arguments.get("generator"), seed)
+    pairs = ArrayPairs(blank, blank)
+    call = inspect.signature(train).bind(pairs, out, **arguments)
+    call.apply_defaults()
+    given = call.arguments
+    unchecked = ("pairs", "seed", "callbacks", "card", "changes")
+    settings, _ = _check(**{k: v for k, v in given.items() if k not in unchecked}, **given["changes"])
+    _dataset(pairs, settings, given["seed"])
+    with (given["strategy"] or tf.distribute.get_strategy()).scope():
+        _networks(settings, image_shape, given["perceptual"], given["generator"], given["seed"])
 
 
 def check_folder(out: str | Path | None, resume: bool) -> None:
@@ -287,19 +292,19 @@ def check_folder(out: str | Path | None, resume: bool) -> None:
 def _check(
     out: str | Path | None,
     *,
-    preset: str | Preset = "compact",
-    perceptual: PerceptualLoss | None = None,
-    generator: keras.Model | None = None,
-    optimizer: keras.optimizers.Optimizer | None = None,
-    validation: Validation | None = None,
-    monitor: str = "val_recovered_accuracy",
-    patience: int | None = None,
-    steps_per_epoch: int | None = None,
-    precision: str = "float32",
-    strategy: tf.distribute.Strategy | None = None,
-    resume: bool = False,
-    tensorboard: bool = False,
-    progress: bool = True,
+    preset: str | Preset,
+    perceptual: PerceptualLoss | None,
+    generator: keras.Model | None,
+    optimizer: keras.optimizers.Optimizer | None,
+    validation: Validation | None,
+    monitor: str,
+    patience: int | None,
+    steps_per_epoch: int | None,
+    precision: str,
+    strategy: tf.distribute.Strategy | None,
+    resume: bool,
+    tensorboard: bool,
+    progress: bool,
     **changes: Any,
 ) -> tuple[Preset, RecoveredAccuracy | None]:
     """Checks of :func:`train` that need no pairs -> the preset with its changes, and what measures."""

@@ -139,7 +139,7 @@ def colourful(folder, count, size):
 
 def make_pairs(path, size, count=6):
     images = np.stack([load_image(file) for file in sorted(colourful(path / "images", count, size).iterdir())])
-    build = functools.partial(cli._attacked_classifier, "tiny", size, ("FGSM", "PGD"), 0.1, 2, "quick", 8)
+    build = functools.partial(cli._attacked_classifier, "tiny", size, ("FGSM", "PGD"), {"0.1": 0.1}, 2, "quick", 8)
     return generate_pairs(images, None, build, path / "store", progress=False)
 
 
@@ -382,6 +382,29 @@ def test_attack_preset_of_pairs(run, tmp_path, monkeypatch, option):
     for chosen in ((option, "quick"), ()):
         run("pairs", tmp_path, "--out", tmp_path / "out", *chosen)
     assert [build.args[5] for _, _, build, _ in asked] == ["quick", "paper"]
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_pairs_at_several_budgets(run, tmp_path):
+    """Each attack at each budget; C&W, which has none, once."""
+    command = ("pairs", colourful(tmp_path / "images", 5, 32), "--out", tmp_path / "store", "--attacks", "FGSM,C&W",
+               "--eps", "4/255, 16/255", "--split", 2, "--preset", "quick", "--classifier", "tiny",
+               "--image-size", 32)  # fmt: skip
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    store = PairStore(tmp_path / "store")
+    assert store.attacks == ("FGSM 4/255", "C&W", "FGSM 16/255")
+    assert sum(store.counts.values()) == 10
+    pairs = store.arrays()
+    change = np.abs(pairs.adversarial - pairs.clean).max(axis=(1, 2, 3))
+    for name, budget in (("FGSM 4/255", 4 / 255), ("FGSM 16/255", 16 / 255)):
+        np.testing.assert_allclose(change[pairs.attacks == store.attacks.index(name)], budget, atol=5e-4)
+
+
+@pytest.mark.parametrize("text", ["8/255,8/255", "", "8/255,", "x"])
+def test_bad_budgets(text):
+    with pytest.raises(ValueError, match=r"Expected (different budgets|a number)"):
+        cli._budgets(text)
 
 
 @pytest.mark.parametrize("command", ["demo", "purify", "pairs", "train", "compare-schedules"])

@@ -124,17 +124,21 @@ def find_classes(source: Source, labels: np.ndarray | None, per_class: int | Non
 
 
 def deal(
-    classes: list[np.ndarray], n_attacks: int, *, split: str, per_class: int | None, seed: int
+    classes: list[np.ndarray], n_attacks: int, *, split: str | int, per_class: int | None, seed: int
 ) -> list[np.ndarray]:
     """
     Rows for each attack, in random order.
 
-    One per image, the images are dealt like cards, class after class: every class is spread evenly, and so is the
-    whole. With 18 of each class and six attacks, every attack gets three of each.
+    With one or several attacks an image, the attacks are dealt to the images like cards, class after class: every class
+    is spread evenly, and so is the whole. With 18 of each class and six attacks, every attack gets three of each.
     """
+    each = {"one_per_image": 1, "every": n_attacks}.get(split, split) if isinstance(split, str) else split
+    if each > n_attacks:
+        raise ValueError(f"Expected split of at most {n_attacks}, the number of attacks. Received {each}.")
     rng = np.random.default_rng([seed, 0])
     rows = np.concatenate([rng.permutation(members)[:per_class] for members in classes])
-    if split == "one_per_image" and len(rows) < n_attacks:
+    if len(rows) * each < n_attacks:
         raise ValueError(f"Expected at least one image for each of {n_attacks} attacks. Received {len(rows)}.")
-    hands = [rows[attack::n_attacks] if split == "one_per_image" else rows for attack in range(n_attacks)]
+    owner = np.arange(len(rows) * each) % n_attacks
+    hands = [rows[np.flatnonzero(owner == attack) // each] for attack in range(n_attacks)]
     return [rng.permutation(hand) for hand in hands]

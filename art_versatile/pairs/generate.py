@@ -62,7 +62,7 @@ def generate_pairs(
     path: str | Path,
     *,
     labels: np.ndarray | Sequence[int] | Mapping[str, int] | str | None = None,
-    split: str = "one_per_image",
+    split: str | int = "one_per_image",
     per_class: int | None = None,
     drop_misclassified: bool = False,
     image_size: int | None = None,
@@ -102,7 +102,7 @@ def generate_pairs(
         folder); or a mapping from file (path in the folder, or name) or class folder to label; or "folders", which
         numbers the class folders in sorted order.
     :param split: "one_per_image" gives each image to one attack, equally many to each and evenly within each class
-        (paper, section 3.1.3); "every" gives each image to every attack.
+        (paper, section 3.1.3); "every" gives each image to every attack; a number, to so many different ones.
     :param per_class: Take so many images of each class, at random; 18 in the paper. Classes are the folders, or the
         labels given with an array. None takes all.
     :param drop_misclassified: Leave out images that the classifier gets wrong; the manifest says how many. Needs
@@ -129,7 +129,10 @@ def generate_pairs(
     """
     import tensorflow as tf
 
-    check_choice("split", split, SPLITS)
+    if isinstance(split, str):
+        check_choice("split", split, SPLITS)
+    else:
+        split = check_integer("split", split)
     check_choice("dtype", dtype, tuple(DTYPES))
     check_choice("compression", compression, COMPRESSIONS)
     batch_size = check_batch_size(batch_size)

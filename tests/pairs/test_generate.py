@@ -290,6 +290,18 @@ def test_uneven_classes_are_still_dealt_evenly(tmp_path, made):
     assert np.ptp(table.sum(axis=0)) <= 1
 
 
+def test_several_attacks_an_image(tmp_path, images):
+    """Every image gets so many different attacks, every attack equally many images."""
+    classifier, _ = made = target()
+    attacks = {f"FGSM {k}": FastGradientMethod(classifier, eps=k / 100) for k in range(1, 5)}
+    got = generate(images, (made[0], attacks), tmp_path, split=2).arrays()
+    table = np.zeros((14, 4), int)
+    np.add.at(table, (got.images, got.attacks), 1)
+    assert set(table.ravel()) == {0, 1}
+    np.testing.assert_array_equal(table.sum(axis=1), 2)
+    np.testing.assert_array_equal(table.sum(axis=0), 7)
+
+
 def test_per_class_from_an_array(tmp_path, images, made):
     labels = np.arange(14) % 3
     got = generate(images, made, tmp_path, labels=labels, per_class=4).arrays()
@@ -785,6 +797,8 @@ def test_a_compiled_attack_makes_the_store_that_arts_makes(tmp_path, images, mad
     ("arguments", "error", "message"),
     [
         ({"split": "half"}, ValueError, r"Expected split to be one of \['one_per_image', 'every'\]. Received 'half'"),
+        ({"split": 0}, ValueError, r"Expected split to be an integer of at least 1. Received 0"),
+        ({"split": 3}, ValueError, r"Expected split of at most 2, the number of attacks. Received 3"),
         ({"dtype": "uint8"}, ValueError, r"Expected dtype to be one of \['float16', 'float32'\]. Received 'uint8'"),
         ({"compression": "ZLIB"}, ValueError, r"Expected compression to be one of \['', 'GZIP'\]. Received 'ZLIB'"),
         ({"batch_size": 0}, ValueError, r"Expected batch_size to be an integer of at least 1. Received 0"),
