@@ -221,7 +221,9 @@ def pairs(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run: weights, log, curves, checkpoints.")],
-    pairs: Annotated[Path | None, typer.Option(help="A store made by the command pairs.")] = None,
+    pairs: Annotated[
+        list[Path] | None, typer.Option(help="A store made by the command pairs; several are read as one.")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="In place of --pairs: images to attack first, into OUT/pairs.")
     ] = None,
@@ -263,13 +265,13 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on with the run in OUT.")] = False,
 ) -> None:
     """Train a purifier on adversarial pairs; OUT/best or OUT/last is then a purifier's weights folder."""
-    if (pairs is None) == (images is None):
+    if bool(pairs) == (images is not None):
         raise _fail(ValueError("Expected either --pairs or --images. Received both or neither."))
     with _reported():
         from art_versatile import training
         from art_versatile import weights as stored
         from art_versatile.classifiers import load_classifier
-        from art_versatile.pairs import PairStore
+        from art_versatile.pairs import JoinedPairs, PairStore
 
         settings = _preset(
             preset,
@@ -286,7 +288,8 @@ def train(
         )
         training.check_folder(out, resume)
         held = None if validation is None else PairStore(validation)
-        image_shape = (image_size, image_size, 3) if pairs is None else PairStore(pairs).image_shape
+        stores = [PairStore(path) for path in pairs or ()]
+        image_shape = JoinedPairs(stores).image_shape if stores else (image_size, image_size, 3)
 
         import tensorflow as tf
 
@@ -323,9 +326,10 @@ def train(
             # All that can be wrong is looked at before images are attacked.
             training.check_arguments(image_shape, out, **arguments)
             _make_pairs(images, out / "pairs", classifier, image_size, names, budgets, attack_preset, seed)
-        store = PairStore(pairs or out / "pairs")
-        card["pairs"] = {"images": len(store.manifest["images"]), **store.manifest["parameters"]}
-        result = training.train(store, out, card=card, **arguments)
+            stores = [PairStore(out / "pairs")]
+        facts = [{"images": len(s.manifest["images"]), **s.manifest["parameters"]} for s in stores]
+        card["pairs"] = facts if len(facts) > 1 else facts[0]
+        result = training.train(stores[0] if len(stores) == 1 else JoinedPairs(stores), out, card=card, **arguments)
     typer.echo(f"{len(result.history)} epochs; weights in {out / 'last'}" + f" and {out / 'best'}" * (held is not None))
 
 

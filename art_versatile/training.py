@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import inspect
 import json
 import time
@@ -17,6 +16,7 @@ import numpy as np
 
 from art_versatile import weights
 from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer
+from art_versatile.pairs.joined import JoinedPairs
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays, PairStore
 from art_versatile.pix2pix.presets import PRESETS, Preset
@@ -35,7 +35,7 @@ CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
 class Pairs(Protocol):
-    """What training reads: a :class:`~art_versatile.pairs.PairStore` or :class:`~art_versatile.pairs.ArrayPairs`."""
+    """What training reads: a ``PairStore``, several as ``JoinedPairs``, or ``ArrayPairs``; see :mod:`art_versatile.pairs`."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -492,9 +492,8 @@ def _parameters(
         "seed": seed,
         "optimizer": None if optimizer is None else keras.optimizers.serialize(optimizer),
     }
-    if isinstance(pairs, PairStore):
-        checksums = "".join(shard["sha256"] for shard in pairs.manifest["shards"])
-        parameters["pairs_sha256"] = hashlib.sha256(checksums.encode()).hexdigest()
+    if isinstance(pairs, PairStore | JoinedPairs):
+        parameters["pairs_sha256"] = pairs.sha256
     elif isinstance(pairs, ArrayPairs):
         # Attacks that are made anew may differ in the last bit.
         parameters |= {"attacks": pairs.attacks, "clean_sha256": pairs.clean_sha256}
@@ -510,6 +509,7 @@ def _dataset(
     data = pairs.dataset(
         settings.batch_size,
         crop=settings.crop,
+        crop_step=settings.crop_step,
         flip=settings.flip,
         scale=settings.scale,
         whole=[name for name in settings.whole if name in pairs.attacks],

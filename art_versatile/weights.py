@@ -152,7 +152,7 @@ def load(
         raise ValueError(f"Expected {file.name} with SHA-256 {digest}. Received {received}: the file is corrupted.")
     try:
         with built_in_float32():
-            generator = known[architecture](**{**config, **changes})
+            generator = known[architecture].from_config({**config, **changes})
         if lacking := sorted(set(generator.get_config()) - set(config)):
             # A default may have come since: the same weights would be another function.
             raise ValueError(f"a card without {lacking}, of an earlier version")

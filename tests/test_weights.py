@@ -23,6 +23,7 @@ CONFIG = {
     "noise": 0.1,
     "raw_input": False,
     "raw_base": False,
+    "encoder": None,
     "seed": 3,
 }
 

@@ -26,6 +26,7 @@ def make_batches(
     clip_values: tuple[float, float],
     batch_size: int,
     crop: int | tuple[int, int] | None,
+    crop_step: int,
     flip: bool,
     seed: int,
     scale: tuple[float, float],
@@ -51,6 +52,7 @@ def make_batches(
 
     batch_size = check_batch_size(batch_size)
     window = _check_crop(crop, image_shape)
+    crop_step = check_integer("crop_step", crop_step)
     low, high = _check_scale(scale)
     if isinstance(clean_share, bool) or not isinstance(clean_share, int | float) or not 0 <= clean_share <= 1:
         raise ValueError(f"Expected clean_share to be a number from 0 to 1. Received {clean_share!r}.")
@@ -86,8 +88,9 @@ def make_batches(
         pair, label, attack = decode(record)
         keys = tf.unstack(stateless.stateless_split(key, 5))
         if window != image_shape[:2]:
+            places = [(image_shape[axis] - window[axis]) // crop_step + 1 for axis in range(2)]
             top, left = (
-                tf.random.stateless_uniform([], keys[axis], maxval=image_shape[axis] - window[axis] + 1, dtype=tf.int32)
+                crop_step * tf.random.stateless_uniform([], keys[axis], maxval=places[axis], dtype=tf.int32)
                 for axis in range(2)
             )
             pair = tf.slice(pair, [0, top, left, 0], [2, *window, image_shape[2]])

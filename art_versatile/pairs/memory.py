@@ -90,6 +90,7 @@ class ArrayPairs:
         batch_size: int,
         *,
         crop: int | tuple[int, int] | None = None,
+        crop_step: int = 1,
         flip: bool = True,
         shuffle: bool = True,
         seed: int = 0,
@@ -109,6 +110,7 @@ class ArrayPairs:
 
         :param batch_size: Pairs in a batch.
         :param crop: See there, as for the following.
+        :param crop_step: Places of the windows.
         :param flip: Mirror half of the pairs.
         :param shuffle: Otherwise the order is that of the arrays.
         :param seed: Of order and augmentation.
@@ -146,6 +148,7 @@ class ArrayPairs:
             clip_values=self.clip_values,
             batch_size=batch_size,
             crop=crop,
+            crop_step=crop_step,
             flip=flip,
             seed=seed,
             scale=scale,

@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -259,6 +259,11 @@ class PairStore:
         """Type of the stored pixels: "float16" or "float32"."""
         return self.manifest["parameters"]["dtype"]
 
+    @property
+    def sha256(self) -> str:
+        """Of the shards' checksums, in their order."""
+        return hashlib.sha256("".join(shard["sha256"] for shard in self.manifest["shards"]).encode()).hexdigest()
+
     def __len__(self) -> int:
         return sum(self.counts.values())
 
@@ -325,6 +330,7 @@ class PairStore:
         batch_size: int,
         *,
         crop: int | tuple[int, int] | None = None,
+        crop_step: int = 1,
         flip: bool = True,
         shuffle: bool = True,
         seed: int = 0,
@@ -349,6 +355,9 @@ class PairStore:
         :param batch_size: Pairs in a batch.
         :param crop: Height and width (or one number for both) of a random window, the same in both images; None
             keeps the whole image.
+        :param crop_step: The window's top and left are multiples of so many pixels. An attack depends on the grid on
+            which the classifier samples: moved by anything but a multiple of its stride (32 for most), or mirrored, a
+            perturbation loses most of its effect, and what is left is no example of it.
         :param flip: Mirror half of the pairs, left to right, both images alike.
         :param shuffle: Shuffle the shards, and the records within a buffer. Otherwise the order is that of the
             manifest.
@@ -367,16 +376,44 @@ class PairStore:
         :return: float32 (batch, H, W, C) in ``clip_values``, twice; with ``labels``, int64 (batch,) too.
         :raises ValueError: If a parameter is out of its range, an attack is unknown, or there is no pair.
         """
-        import tensorflow as tf
-
         names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
         check_bool("shuffle", shuffle)
-        shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
+        return make_batches(
+            self.records(names, shuffle=shuffle, shuffle_buffer=shuffle_buffer),
+            self.decode,
+            count=sum(self.counts[name] for name in names),
+            image_shape=self.image_shape,
+            clip_values=self.clip_values,
+            batch_size=batch_size,
+            crop=crop,
+            crop_step=crop_step,
+            flip=flip,
+            seed=seed,
+            scale=scale,
+            whole=[list(self.attacks).index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)],
+            clean_share=clean_share,
+            labels=labels,
+            repeat=repeat,
+            first_epoch=first_epoch,
+            drop_remainder=drop_remainder,
+        )
+
+    def records(
+        self, names: Sequence[str], *, shuffle: bool = True, shuffle_buffer: int = 256 * 2**20
+    ) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+        """
+        What :func:`~art_versatile.pairs.batches.make_batches` reads: two stateless seeds -> the records of an epoch.
+
+        :param names: Attacks.
+        :param shuffle: See :meth:`dataset`.
+        :param shuffle_buffer: See there.
+        """
+        import tensorflow as tf
+
         files = self._files(names)
-        shape = self.image_shape
-        pixel_type = tf.float16 if self.dtype == "float16" else tf.float32
         compression = self.manifest["parameters"]["compression"]
-        buffered = max(1, shuffle_buffer // (2 * int(np.prod(shape)) * pixel_type.size))
+        record_bytes = 2 * int(np.prod(self.image_shape)) * DTYPES[self.dtype].itemsize
+        buffered = max(1, check_integer("shuffle_buffer", shuffle_buffer) // record_bytes)
         stateless = tf.random.experimental
 
         def records(of_shards: tf.Tensor, of_records: tf.Tensor) -> tf.data.Dataset:
@@ -395,35 +432,25 @@ class PairStore:
             number = tf.random.stateless_uniform([], of_records, maxval=2**31 - 1, dtype=tf.int64)
             return shards.shuffle(buffered, seed=number, reshuffle_each_iteration=False)
 
+        return records
+
+    def decode(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """
+        A record's pair (2, H, W, C), adversarial first; its label; its attack, an index into :attr:`attacks`.
+
+        :param record: A scalar string.
+        """
+        import tensorflow as tf
+
         features = {key: tf.io.FixedLenFeature([], tf.string) for key in ("adversarial", "clean")}
         features |= {key: tf.io.FixedLenFeature([], tf.int64) for key in ("label", "attack")}
-
-        def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            parsed = tf.io.parse_single_example(record, features)
-            images = [
-                tf.reshape(tf.io.decode_raw(parsed[name], pixel_type, little_endian=True), shape)
-                for name in ("adversarial", "clean")
-            ]
-            return tf.stack(images), parsed["label"], parsed["attack"]
-
-        return make_batches(
-            records,
-            decode,
-            count=sum(self.counts[name] for name in names),
-            image_shape=shape,
-            clip_values=self.clip_values,
-            batch_size=batch_size,
-            crop=crop,
-            flip=flip,
-            seed=seed,
-            scale=scale,
-            whole=[list(self.attacks).index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)],
-            clean_share=clean_share,
-            labels=labels,
-            repeat=repeat,
-            first_epoch=first_epoch,
-            drop_remainder=drop_remainder,
-        )
+        pixel_type = tf.float16 if self.dtype == "float16" else tf.float32
+        parsed = tf.io.parse_single_example(record, features)
+        images = [
+            tf.reshape(tf.io.decode_raw(parsed[name], pixel_type, little_endian=True), self.image_shape)
+            for name in ("adversarial", "clean")
+        ]
+        return tf.stack(images), parsed["label"], parsed["attack"]
 
     def _files(self, names: Sequence[str]) -> list[str]:
         """Paths of the shards of the given attacks that hold any pair."""

