@@ -165,9 +165,7 @@ def pairs(
     preset: Annotated[
         str, typer.Option("--preset", "--attack-preset", help="Attack preset, how much is spent: paper or quick.")
     ] = "paper",
-    split: Annotated[
-        str, typer.Option(help="Attacks an image: one_per_image, every, or a number.")
-    ] = "one_per_image",
+    split: Annotated[str, typer.Option(help="Attacks an image: one_per_image, every, or a number.")] = "one_per_image",
     per_class: Annotated[int | None, typer.Option(help="Images drawn of each class folder; the paper: 18.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV table: file,label. The classifier's own by default.")] = None,
     label_column: Annotated[str, typer.Option(help="Column of the class index.")] = "label",

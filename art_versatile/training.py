@@ -35,7 +35,7 @@ CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
 class Pairs(Protocol):
-    """What training reads: a ``PairStore``, several as ``JoinedPairs``, or ``ArrayPairs``; see :mod:`art_versatile.pairs`."""
+    """What training reads, of :mod:`art_versatile.pairs`: ``PairStore``, ``JoinedPairs`` or ``ArrayPairs``."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

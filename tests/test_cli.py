@@ -212,6 +212,17 @@ class TestTrain:
         assert not (out / "best").exists()
         assert run(*command, "--resume").exit_code == 0
 
+    def test_several_stores(self, run, pairs, weights, tmp_path):
+        """Read as one; the card describes each."""
+        out = tmp_path / "run"
+        command = ("train", "--pairs", pairs, "--pairs", pairs, "--out", out, "--weights", weights, "--epochs", 1,
+                   "--no-adversarial", *SMALL)  # fmt: skip
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        card = json.loads((out / "last" / "card.json").read_text())
+        assert card["training"]["pairs"] == 12
+        assert [store["images"] for store in card["pairs"]] == [6, 6]
+
     def test_new_networks_by_default(self, run, pairs, tmp_path, monkeypatch):
         """Without --weights the preset's own generator is built, with the noise that is asked for."""
         asked = []

@@ -122,15 +122,11 @@ class JoinedPairs:
         stateless = tf.random.experimental
 
         def records(of_shards: tf.Tensor, of_records: tf.Tensor) -> tf.data.Dataset:
-            def numbered(number: int) -> Any:
-                return lambda record: (record, tf.constant(number))
+            def part(number: int, read: Any) -> tf.data.Dataset:
+                seeds = [stateless.stateless_fold_in(seed, number) for seed in (of_shards, of_records)]
+                return read(*seeds).map(lambda record: (record, tf.constant(number)))
 
-            parts = [
-                read(stateless.stateless_fold_in(of_shards, number), stateless.stateless_fold_in(of_records, number)).map(
-                    numbered(number)
-                )
-                for number, read in readers
-            ]
+            parts = [part(number, read) for number, read in readers]
             order = stateless.stateless_shuffle(turns, seed=of_records) if shuffle else turns
             return tf.data.Dataset.choose_from_datasets(
                 parts, tf.data.Dataset.from_tensor_slices(order), stop_on_empty_dataset=False

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from art_versatile._checks import check_choice
+from art_versatile._checks import check_choice, check_number
 
 __all__ = ["PerceptualLoss"]
 
@@ -78,7 +78,7 @@ class PerceptualLoss:
 
     @classmethod
     def of_classifier(
-        cls, model: keras.Model, *, count: int = 4, prediction_weight: float = 1.0, **kwargs: Any
+        cls, model: keras.Model, *, count: int = 4, start: float = 0.0, prediction_weight: float = 1.0, **kwargs: Any
     ) -> PerceptualLoss:
         """
         Over a classifier's own features: convolutions evenly spaced over its depth, the last one among them, and its
@@ -87,14 +87,18 @@ class PerceptualLoss:
 
         :param model: The classifier's Keras model.
         :param count: Number of layers.
+        :param start: Share of the convolutions, 0 to 1, that is left out at the beginning: near the pixels, removing
+            what an attack has changed and removing what it does to the prediction pull in opposite directions.
         :param prediction_weight: See :class:`PerceptualLoss`.
         :param kwargs: Passed to :class:`PerceptualLoss`.
         """
+        check_number("start", start, 0, 1)
         convolutions = [n for n, layer in _layers_by_name(model).items() if type(layer) is keras.layers.Conv2D]
         if not getattr(model, "inputs", None):
             convolutions = []
         if not convolutions:
             logger.warning("No convolution is seen in %s: its prediction alone makes the perceptual loss.", model.name)
+        convolutions = convolutions[min(int(start * len(convolutions)), max(len(convolutions) - 1, 0)) :]
         chosen = [convolutions[(i + 1) * len(convolutions) // count - 1] for i in range(min(count, len(convolutions)))]
         if len(convolutions) < count:
             chosen = convolutions

@@ -361,6 +361,19 @@ def test_crop_and_flip_alike_on_both(many):
     assert not np.array_equal(read(store.dataset(64, crop=(4, 5), shuffle=False, seed=2))[0], adversarial)
 
 
+def test_crops_on_a_grid(many):
+    """Every place of the grid, and no other."""
+    store = many[0]
+    _, clean = read(store.dataset(400, crop=(3, 4), crop_step=2, flip=False, shuffle=False))
+    whole = store.arrays().clean
+    seen = set()
+    for window, image in zip(clean, whole, strict=True):
+        found = {(y, x) for y in range(4) for x in range(5) if np.array_equal(image[y : y + 3, x : x + 4], window)}
+        assert found
+        seen |= found
+    assert seen == {(y, x) for y in (0, 2) for x in (0, 2, 4)}
+
+
 def test_crop_without_flip(many):
     store, expected = many
     _, clean = read(store.dataset(400, crop=6, flip=False, shuffle=False))
@@ -462,6 +475,7 @@ def test_bad_manifest(tmp_path, content, message):
         ({"crop": (0, 4)}, r"Expected crop .* Received \(0, 4\)"),
         ({"crop": (4, 4, 3)}, r"Expected crop .* Received \(4, 4, 3\)"),
         ({"crop": 4.0}, r"Expected crop .* Received 4.0"),
+        ({"crop_step": 0}, r"Expected crop_step to be an integer of at least 1. Received 0"),
         ({"crop": "4"}, r"Expected crop .* Received '4'"),
         ({"scale": 1.0}, r"Expected scale to be two finite numbers .* Received 1.0"),
         ({"scale": (1.0, 0.5)}, r"Expected scale .* Received \(1.0, 0.5\)"),

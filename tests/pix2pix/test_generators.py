@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 from scipy.ndimage import gaussian_filter
 
+from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.generators import (
     GENERATORS,
     CompactGenerator,
@@ -274,6 +275,43 @@ class TestCompact:
         expected = 41_568 + 2 * 166_080 + 2 * 461_120 + 2_360_320 + 61_600 + 164_096 + 164_480 + 61_824 + 96_880
         generator = CompactGenerator(widths=(96, 160, 256), blocks=(1, 1, 2), factor=4, sigmas=(0.0, 0.8, 1.6, 3.2))
         assert generator.count_params() == expected == 4_205_168
+
+    def test_the_frozen_encoder(self):
+        """Its features are those of the classifier; training leaves them; its weights are the generator's own."""
+        generator = build_generator("compact", widths=(8, 8), blocks=(1, 1), encoder="efficientnet_lite0", noise=0.0)
+        x = images(1, 64, 64)
+        classifier = efficientnet_lite_model(0)
+        wanted = [classifier.get_layer(name).output for name in ("block2_add", "block4_depthwise")]
+        encoder = generator.get_layer("encoder")
+        for features, want in zip(
+            (encoder(x)[0], encoder(x)[3]), keras.Model(classifier.input, wanted)(x), strict=True
+        ):
+            np.testing.assert_allclose(features, want, atol=1e-5)
+        assert not encoder.trainable_variables
+        assert generator.size_multiple == 8
+        other = trained(generator, 0.05)
+        read = CompactGenerator.from_config(other.get_config())
+        assert not np.array_equal(read.get_layer("encoder").get_weights()[0], encoder.get_weights()[0])
+        read.set_weights(other.get_weights())
+        np.testing.assert_array_equal(read(x), other(x))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"encoder": "vgg19"}, r"Expected encoder to be one of \['efficientnet_lite0'\]. Received 'vgg19'"),
+            (
+                {"encoder": "efficientnet_lite0", "encoder_weights": "x"},
+                "Expected encoder_weights to be 'package' or None",
+            ),
+            (
+                {"encoder": "efficientnet_lite0", "widths": (8,), "blocks": (1,), "factor": 2},
+                r"Expected levels at a stride in \[4, 8, 16, 32\]. Received \[2\]",
+            ),
+        ],
+    )
+    def test_encoders_that_cannot_be(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            build_generator("compact", **{"encoder_weights": None, **arguments})
 
     def test_the_default_is_small(self):
         assert 2e6 < CompactGenerator().count_params() < 5e6

@@ -228,6 +228,18 @@ class TestOfClassifier:
         assert loss.layers == {f"c{i}": pytest.approx(1 / len(chosen)) for i in chosen}
         assert loss.prediction_weight == 1.0
 
+    @pytest.mark.parametrize(
+        ("convolutions", "count", "start", "chosen"),
+        [(8, 2, 0.5, [5, 7]), (10, 3, 0.3, [4, 6, 9]), (3, 4, 0.5, [1, 2]), (4, 2, 1, [3]), (1, 1, 0.9, [0])],
+    )
+    def test_the_first_can_be_left_out(self, convolutions, count, start, chosen):
+        loss = PerceptualLoss.of_classifier(self.make(convolutions), count=count, start=start)
+        assert list(loss.layers) == [f"c{i}" for i in chosen]
+
+    def test_start_is_a_share(self):
+        with pytest.raises(ValueError, match=r"Expected start to be a number from 0 to 1. Received 1.5"):
+            PerceptualLoss.of_classifier(self.make(2), start=1.5)
+
     def test_further_arguments(self):
         loss = PerceptualLoss.of_classifier(self.make(4), count=2, prediction_weight=0.0, distance="l2")
         assert (loss.distance, loss.prediction_weight, list(loss.layers)) == ("l2", 0.0, ["c1", "c3"])

@@ -19,6 +19,12 @@ def test_the_paper():
     assert (paper.learning_rate, paper.decay, paper.beta_1, paper.batch_size) == (2e-4, "constant", 0.5, 1)
     assert (paper.clip_norm, paper.ema, paper.crop, paper.clean_share, paper.scale) == (None, None, None, 0, (1, 1))
     assert paper.whole == ()
+    assert not paper.flip
+
+
+def test_compact_leaves_the_perturbations_on_the_grid():
+    compact = PRESETS["compact"]
+    assert (compact.flip, compact.crop_step % 32) == (False, 0)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
