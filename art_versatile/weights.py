@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ RESERVED = ("format", "architecture", "config", "parameters", "weights", "art_ve
 
 _PRETRAINED = Path(__file__).parent / "pretrained"
 
-Networks = Mapping[str, Callable[..., Any]]
+Networks = Mapping[str, Any]
 """Names of architectures -> their classes."""
 
 

@@ -132,7 +132,7 @@ def deal(
     With one or several attacks an image, the attacks are dealt to the images like cards, class after class: every class
     is spread evenly, and so is the whole. With 18 of each class and six attacks, every attack gets three of each.
     """
-    each = {"one_per_image": 1, "every": n_attacks}.get(split, split) if isinstance(split, str) else split
+    each = split if isinstance(split, int) else {"one_per_image": 1, "every": n_attacks}[split]
     if each > n_attacks:
         raise ValueError(f"Expected split of at most {n_attacks}, the number of attacks. Received {each}.")
     rng = np.random.default_rng([seed, 0])

@@ -237,6 +237,8 @@ class CompactGenerator(keras.Model):
     :param sigmas: Standard deviations, in pixels, of the low-pass versions; 0 is the image itself.
     :param noise: Standard deviation, pixels in [0, 1], of the noise z added to the input: random with
         ``training=True``, one fixed pattern otherwise. See :class:`Noise`.
+    :param output_noise: Standard deviation of the noise z added to the output, likewise. What the network leaves of a
+        perturbation seldom outlives it.
     :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
         keeps of the image carries the noise.
     :param raw_base: Let it mix the image without the noise into the base, too: what looks untouched can be kept.
@@ -251,7 +253,7 @@ class CompactGenerator(keras.Model):
 
     architecture = "compact"
     # A CPU is slow in depthwise convolutions of bfloat16.
-    full_precision = ("z", "encoder", "base", "sum", "unpack", "purified")
+    full_precision = ("z", "encoder", "base", "sum", "unpack", "output_z", "purified")
 
     def __init__(
         self,
@@ -261,6 +263,7 @@ class CompactGenerator(keras.Model):
         factor: int = 4,
         sigmas: Sequence[float] = (0.0, 0.8, 1.6),
         noise: float = 0.05,
+        output_noise: float = 0.0,
         raw_input: bool = False,
         raw_base: bool = False,
         encoder: str | None = None,
@@ -275,8 +278,9 @@ class CompactGenerator(keras.Model):
             raise ValueError(f"Expected as many blocks as widths. Received blocks={blocks}, widths={widths}.")
         if len(sigmas) < 1 or not all(math.isfinite(s) and s >= 0 for s in sigmas):
             raise ValueError(f"Expected sigmas to be one or more finite numbers of at least 0. Received {sigmas!r}.")
-        if not 0 <= noise < 1:
-            raise ValueError(f"Expected noise in [0, 1). Received {noise!r}.")
+        for option, level in (("noise", noise), ("output_noise", output_noise)):
+            if not 0 <= level < 1:
+                raise ValueError(f"Expected {option} in [0, 1). Received {level!r}.")
         check_bool("raw_input", raw_input)
         check_bool("raw_base", raw_base)
         if encoder is not None:
@@ -333,6 +337,8 @@ class CompactGenerator(keras.Model):
         mix = LowPassMix(sigmas, factor, name="base")
         base = mix(seen, gates, image) if raw_base else mix(seen, gates)
         x = DepthToSpace(factor, name="unpack")(layers.Add(name="sum")([base, x[..., : 3 * pixels]]))
+        if output_noise:
+            x = Noise(output_noise, seed + 1, name="output_z")(x)
         purified = layers.ReLU(max_value=1.0, name="purified")(x)
         super().__init__(image, purified, name=name)
         self.size_multiple = strides[-1]
@@ -342,6 +348,7 @@ class CompactGenerator(keras.Model):
             "factor": factor,
             "sigmas": tuple(float(s) for s in sigmas),
             "noise": float(noise),
+            "output_noise": float(output_noise),
             "raw_input": bool(raw_input),
             "raw_base": bool(raw_base),
             "encoder": encoder,

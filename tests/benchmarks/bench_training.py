@@ -57,6 +57,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "raw_input": {"raw_input": True},
     "raw_input, raw_base": {"raw_input": True, "raw_base": True},
     "one low-pass version (no blur)": {"sigmas": (0.0,)},
+    "widths 96-128-192-256, blocks 1-1-1-1": {"widths": (96, 128, 192, 256), "blocks": (1, 1, 1, 1)},
+    "the preset: the same with the encoder": PRESETS["compact"].generator_options,
 }  # fmt: skip
 
 

@@ -357,9 +357,10 @@ class TestCompact:
         x = images()
         np.testing.assert_array_equal(CompactGenerator(widths=(8,), blocks=(1,), sigmas=(0,), noise=0.0)(x), x)
 
-    def test_noise(self):
+    @pytest.mark.parametrize("where", [{"noise": 0.05}, {"noise": 0.0, "output_noise": 0.05}])
+    def test_noise(self, where):
         """Untrained and unblurred, the answer is the input and the noise itself, cut at 0 and 1."""
-        generator = CompactGenerator(widths=(8,), blocks=(1,), sigmas=(0.0,), noise=0.05)
+        generator = CompactGenerator(widths=(8,), blocks=(1,), sigmas=(0.0,), **where)
         x = np.full((4, 64, 64, 3), 0.5, np.float32)
         noise, other = (generator(x, training=True).numpy() - x for _ in range(2))
         for sample in (noise, other):
@@ -367,6 +368,17 @@ class TestCompact:
             assert sample.std() == pytest.approx(0.05, rel=0.02)
         for a, b in ((noise, other), (noise[:1], noise[1:2])):
             assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.05
+
+    def test_the_two_noises_differ(self):
+        x = np.full((1, 64, 64, 3), 0.5, np.float32)
+        options = {"widths": (8,), "blocks": (1,), "sigmas": (0.0,), "seed": 3}
+        first = CompactGenerator(noise=0.05, **options)(x) - x
+        last = CompactGenerator(noise=0.0, output_noise=0.05, **options)(x) - x
+        assert abs(np.corrcoef(np.ravel(first), np.ravel(last))[0, 1]) < 0.05
+        both = CompactGenerator(noise=0.05, output_noise=0.05, **options)(x) - x
+        np.testing.assert_allclose(both, first + last, atol=1e-6)
+        white = np.ones_like(x)
+        assert CompactGenerator(noise=0.0, output_noise=0.05, **options)(white).numpy().max() == 1
 
     def test_the_noise_of_one_device_is_kerass(self):
         layer, x, seeds = Noise(0.1, 5), tf.zeros((2, 8, 8, 3)), keras.random.SeedGenerator(5)
@@ -474,6 +486,7 @@ class TestCompact:
             ({"sigmas": (np.inf,)}, "Expected sigmas to be one or more finite numbers of at least 0. Received (inf,)."),
             ({"noise": -0.1}, "Expected noise in [0, 1). Received -0.1."),
             ({"noise": 1.0}, "Expected noise in [0, 1). Received 1.0."),
+            ({"output_noise": 1.0}, "Expected output_noise in [0, 1). Received 1.0."),
         ],
     )
     def test_errors(self, arguments, message):
