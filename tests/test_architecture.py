@@ -14,7 +14,7 @@ PACKAGE = Path(art_versatile.__file__).parent
 ALLOWED = {
     "base": {"_checks", "_defence", "_files", "_version", "_torch_file"},
     "images": {"base"},
-    "classifiers": {"base"},
+    "classifiers": {"base", "pix2pix"},
     "pix2pix": {"base"},
     "weights": {"base", "pix2pix"},
     "purifier": {"base", "weights", "pix2pix"},
