@@ -21,6 +21,7 @@ from art_versatile.classifiers import (
     wrap,
 )
 from art_versatile.images import demo_images
+from art_versatile.pix2pix import efficientnet
 
 # Parameters of the published networks, with their batch normalisations' scales.
 PUBLISHED = {0: 4_652_008, 1: 5_416_680, 2: 6_092_072}
@@ -116,7 +117,7 @@ class TestEfficientNetLite:
         assert model.count_params() + scales == PUBLISHED[variant]
 
     def test_without_weights_nothing_is_read(self, monkeypatch):
-        monkeypatch.setattr(classifiers, "read_state_dict", lambda path: pytest.fail("read"))
+        monkeypatch.setattr(efficientnet, "read_state_dict", lambda path: pytest.fail("read"))
         model = efficientnet_lite_model(0, weights=None)
         assert model(np.zeros((1, 32, 40, 3), np.float32)).shape == (1, 1000)
         assert not model.trainable_variables
