@@ -174,7 +174,11 @@ def pairs(
     shard_size: Annotated[int, typer.Option(help="Pairs a shard.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images attacked at once.")] = 32,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the attacks.")] = 0,
+    flip: Annotated[bool, typer.Option(help="Mirror half of the images before they are attacked.")] = False,
+    zoom: Annotated[
+        float, typer.Option(min=1, help="Attack random parts, their sides up to so many times smaller, resized.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample, of flips and parts, of the attacks.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
 ) -> None:
     """Attack images and store (adversarial, clean) pairs for training."""
@@ -206,6 +210,8 @@ def pairs(
             shard_size=shard_size,
             batch_size=batch_size,
             dtype=dtype,
+            flip=flip,
+            zoom=zoom,
             seed=seed,
             n_jobs=jobs,
             classifier_name=classifier,

@@ -13,7 +13,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from art_versatile._checks import check_images
 from art_versatile._files import atomic_path
 
-__all__ = ["IMAGE_SUFFIXES", "demo_images", "list_images", "load_image", "load_images", "read_labels", "save_png"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "demo_images",
+    "list_images",
+    "load_image",
+    "load_images",
+    "random_view",
+    "read_labels",
+    "save_png",
+]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -78,6 +87,39 @@ def load_images(paths: str | Path | Iterable[str | Path], size: int) -> np.ndarr
     if not files:
         raise ValueError("Expected at least one image file. Received none.")
     return np.stack([load_image(file, size) for file in files])
+
+
+def random_view(
+    image: np.ndarray, shape: tuple[int, int], rng: np.random.Generator, *, zoom: float = 1.0, flip: bool = False
+) -> np.ndarray:
+    """
+    A random part of an image, mirrored or not.
+
+    :param image: (H, W, 3) float in [0, 1].
+    :param shape: Height and width of the result, in pixels.
+    :param rng: What draws.
+    :param zoom: The part is the largest of the result's proportions, its sides divided by a factor from 1 to ``zoom``,
+        anywhere in the image; it is resized (bicubic).
+    :param flip: Mirror every second one.
+    :return: (height, width, 3) float32 in [0, 1].
+    :raises ValueError: If ``zoom`` is below 1.
+    """
+    if not zoom >= 1:
+        raise ValueError(f"Expected zoom to be at least 1. Received {zoom!r}.")
+    height, width = shape
+    ratio = min(image.shape[0] / height, image.shape[1] / width) / rng.uniform(1.0, zoom)
+    top = rng.uniform(0.0, 1.0) * (image.shape[0] - ratio * height)
+    left = rng.uniform(0.0, 1.0) * (image.shape[1] - ratio * width)
+    mirrored = rng.uniform() < 0.5
+    box = (left, top, min(left + ratio * width, image.shape[1]), min(top + ratio * height, image.shape[0]))
+    view = np.stack(
+        [
+            np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BICUBIC, box))
+            for channel in np.moveaxis(np.asarray(image, np.float32), 2, 0)
+        ],
+        axis=2,
+    )
+    return np.clip(view[:, ::-1] if flip and mirrored else view, 0.0, 1.0)
 
 
 def save_png(image: np.ndarray, path: str | Path) -> None:

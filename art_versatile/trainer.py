@@ -24,10 +24,9 @@ from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays
-from art_versatile.pix2pix.generators import build_generator
 from art_versatile.pix2pix.perceptual import PerceptualLoss
-from art_versatile.pix2pix.presets import Preset
-from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
+from art_versatile.pix2pix.presets import PRESETS, Preset
+from art_versatile.pix2pix.schedule import LossSchedule
 from art_versatile.purifier import VersatilePurifier
 
 if TYPE_CHECKING:
@@ -51,16 +50,20 @@ class VersatileTrainer(Trainer):
     :param classifier: An ART classifier of images with ``clip_values``.
     :param attacks: An untargeted ART evasion attack, several, or a mapping of names to them; None takes
         :func:`art_versatile.paper_attacks` with eps 16/255 and eps_step 0.01 of the range of the pixels.
-    :param purifier: The purifier to train further; None makes a new one around the compact generator.
-    :param schedule: Weights of the pixel and the perceptual loss by epoch.
-    :param perceptual: The perceptual loss. "classifier" takes the features that the classifier itself computes, where
-        its model is a Keras model, and trains without a perceptual loss (a warning says so) where it is not; None
-        trains without. Where the model's input is of a fixed size (or its layers are not known) and the generator takes
-        smaller windows, these are mirrored at their far edges up to the size of the input (of the images).
-    :param discriminator: Pix2pix's discriminator, :func:`art_versatile.pix2pix.patchgan`; None trains without the
-        adversarial loss.
-    :param optimizer: The generator's optimizer; None takes Adam with learning rate 2e-4 and beta_1 0.5, or with what
-        :meth:`fit` is given.
+    :param purifier: The purifier to train further, as ``VersatilePurifier()``, the one that ships; None makes a new one
+        around the preset's generator.
+    :param preset: "compact", "paper" (U-Net-256, VGG19, the paper's schedule), or a
+        :class:`~art_versatile.pix2pix.presets.Preset`: what the parameters below and those of :meth:`fit` leave open.
+        Crops of it are not taken.
+    :param schedule: Weights of the pixel and the perceptual loss by epoch; None takes the preset's.
+    :param perceptual: The perceptual loss. "preset" takes what the preset names. "classifier" takes the features that
+        the classifier itself computes, where its model is a Keras model, and trains without a perceptual loss (a
+        warning says so) where it is not; None trains without. Where the model's input is of a fixed size (or its layers
+        are not known) and the generator takes smaller windows, these are mirrored at their far edges up to the size of
+        the input (of the images).
+    :param discriminator: Pix2pix's discriminator, :func:`art_versatile.pix2pix.patchgan`; "preset" takes the preset's,
+        None trains without the adversarial loss.
+    :param optimizer: The generator's optimizer; None takes the preset's Adam.
     :param split: "one_per_image" gives each image to one attack, in turn (the paper's way); "every" gives every image
         to every attack.
     :param seed: Seed of the new generator, of the random attacks and of the order of the images.
@@ -74,17 +77,23 @@ class VersatileTrainer(Trainer):
         attacks: EvasionAttack | Sequence[EvasionAttack] | Mapping[str, EvasionAttack] | None = None,
         purifier: VersatilePurifier | None = None,
         *,
-        schedule: LossSchedule = PAPER_SCHEDULE,
-        perceptual: PerceptualLoss | str | None = "classifier",
-        discriminator: keras.Model | None = None,
+        preset: str | Preset = "compact",
+        schedule: LossSchedule | None = None,
+        perceptual: PerceptualLoss | str | None = "preset",
+        discriminator: keras.Model | str | None = "preset",
         optimizer: keras.optimizers.Optimizer | None = None,
         split: str = "one_per_image",
         seed: int = 0,
         verbose: bool = True,
     ) -> None:
         super().__init__(classifier)
-        self.schedule, self.discriminator, self.optimizer = schedule, discriminator, optimizer
+        if not isinstance(preset, Preset):
+            preset = PRESETS[check_choice("preset", preset, tuple(PRESETS))]
+        self.preset = preset
+        self.schedule = preset.schedule if schedule is None else schedule
+        self.discriminator = preset.discriminator if discriminator == "preset" else discriminator
         self.perceptual, self.split, self.seed, self.verbose = perceptual, split, seed, verbose
+        self.optimizer = optimizer
         if getattr(classifier, "clip_values", None) is None:
             raise ValueError("Expected an ART classifier with clip_values. Received one without.")
         self._clip_values = low, high = _one_range(classifier.clip_values)
@@ -97,7 +106,7 @@ class VersatileTrainer(Trainer):
         self.attacks = dict(attacks)
         self._fitted = purifier is not None
         self.purifier = purifier or VersatilePurifier(
-            build_generator("compact", seed=seed),
+            training.new_generator(preset, seed),
             clip_values=self._clip_values,
             channels_first=bool(getattr(classifier, "channels_first", False)),
         )
@@ -113,9 +122,14 @@ class VersatileTrainer(Trainer):
                 raise ValueError(f"Expected untargeted attacks. Received the targeted attack {name!r}.")
         if not isinstance(self.schedule, LossSchedule):
             raise TypeError(f"Expected schedule to be a LossSchedule. Received {self.schedule!r}.")
-        if not isinstance(self.perceptual, PerceptualLoss) and self.perceptual not in ("classifier", None):
+        if not isinstance(self.perceptual, PerceptualLoss) and self.perceptual not in ("preset", "classifier", None):
             raise ValueError(
-                f"Expected perceptual to be a PerceptualLoss, 'classifier' or None. Received {self.perceptual!r}."
+                "Expected perceptual to be a PerceptualLoss, 'preset', 'classifier' or None. Received "
+                f"{self.perceptual!r}."
+            )
+        if isinstance(self.discriminator, str):
+            raise ValueError(
+                f"Expected discriminator to be a network, 'preset' or None. Received {self.discriminator!r}."
             )
         check_choice("split", self.split, ("one_per_image", "every"))
         if not np.allclose(self.purifier.clip_values, self._clip_values):
@@ -264,14 +278,16 @@ class VersatileTrainer(Trainer):
                 f"Expected images of at least {multiple}x{multiple} pixels for {generator.name}. "
                 f"Received {height}x{width}."
             )
-        return Preset(
+        return dataclasses.replace(
+            self.preset,
             architecture=getattr(generator, "architecture", generator.name),
+            generator_options={},
             discriminator=self.discriminator,
             features=None,  # the perceptual loss is given
+            features_options={},
             schedule=self._schedule(epochs),
             batch_size=batch_size,
             crop=crop,
-            flip=False,
         )
 
     def _size(self, x: np.ndarray) -> tuple[int, int]:
@@ -325,6 +341,9 @@ class VersatileTrainer(Trainer):
     def _perceptual_loss(self, x: np.ndarray) -> PerceptualLoss | None:
         if self.perceptual is None or isinstance(self.perceptual, PerceptualLoss):
             return self.perceptual
+        options = dict(self.preset.features_options) if self.preset.features == "classifier" else {}
+        if self.perceptual == "preset" and self.preset.features != "classifier":
+            return None if self.preset.features is None else PerceptualLoss.vgg19(**self.preset.features_options)
         model = getattr(self._classifier, "model", None)
         low, high = self.purifier.clip_values
         if not isinstance(model, keras.Model) or self.purifier.channels_first:
@@ -345,7 +364,7 @@ class VersatileTrainer(Trainer):
             pixels = tf.ensure_shape(tf.pad(pixels, [(0, 0), *margins, (0, 0)], "REFLECT"), (None, *sides, 3))
             return (pixels * (high - low) + low - tf.cast(mean, tf.float32)) / tf.cast(std, tf.float32)
 
-        return PerceptualLoss.of_classifier(model, preprocess=to_model, probabilities=probabilities)
+        return PerceptualLoss.of_classifier(model, preprocess=to_model, probabilities=probabilities, **options)
 
     def __repr__(self) -> str:
         return (

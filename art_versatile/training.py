@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from art_versatile.pix2pix.callbacks import RecoveredAccuracy
+    from art_versatile.pix2pix.generators import CompactGenerator, UNet256Generator
     from art_versatile.pix2pix.model import Pix2Pix
     from art_versatile.pix2pix.perceptual import PerceptualLoss
 
-__all__ = ["Pairs", "TrainingResult", "Validation", "check_arguments", "check_folder", "train"]
+__all__ = ["Pairs", "TrainingResult", "Validation", "check_arguments", "check_folder", "new_generator", "train"]
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
@@ -179,6 +180,7 @@ def train(
     import tensorflow as tf
 
     from art_versatile.pix2pix import callbacks as watching
+    from art_versatile.pix2pix.generators import output_noise_left_out
     from art_versatile.pix2pix.precision import set_precision
 
     settings, measure = _check(
@@ -232,7 +234,10 @@ def train(
                 folder, history, facts, validation if chief else None, monitor, patience, pairs, tensorboard
             )
             watchers = [watching.StopOnNaN(), *measuring, *writers, *callbacks, *last]
-            with watching.Progress(steps, shown=progress and chief) as bar:
+            with (
+                watching.Progress(steps, shown=progress and chief) as bar,
+                output_noise_left_out(model.generator),
+            ):
                 model.fit(
                     data.skip(skipped) if skipped else data,
                     epochs=epochs,
@@ -283,9 +288,9 @@ def check_folder(out: str | Path | None, resume: bool) -> None:
     :param resume: Whether it is to go on with what is there.
     :raises FileExistsError: If the folder holds a run that is not to go on.
     """
-    import tensorflow as tf
+    from art_versatile.pix2pix.callbacks import checkpoints_in
 
-    if out is not None and not resume and tf.train.latest_checkpoint(str(Path(out) / CHECKPOINTS)):
+    if out is not None and not resume and checkpoints_in(Path(out) / CHECKPOINTS):
         raise FileExistsError(f"Expected no run in {out}; resume=True goes on with it. Received one.")
 
 
@@ -370,6 +375,29 @@ def _settings(preset: str | Preset, changes: dict[str, Any]) -> Preset:
     return dataclasses.replace(preset, **changes)
 
 
+def new_generator(preset: str | Preset = "compact", seed: int = 0) -> CompactGenerator | UNet256Generator:
+    """
+    The untrained generator of a preset.
+
+    A frozen encoder gets the weights that it has in the generator that ships: no further package is needed.
+
+    :param preset: "paper", "compact", or a :class:`~art_versatile.pix2pix.presets.Preset`.
+    :param seed: Of its initial weights and of its noise, unless the preset's options say otherwise.
+    """
+    from art_versatile.pix2pix import build_generator
+
+    settings = _settings(preset, {})
+    options: dict[str, Any] = {"seed": seed, **settings.generator_options}
+    if settings.architecture != "compact" or options.get("encoder") is None or "encoder_weights" in options:
+        return build_generator(settings.architecture, **options)
+    generator = build_generator(settings.architecture, **options, encoder_weights=None)
+    shipped, _ = weights.load(settings.architecture)
+    known = {layer.name: layer for layer in shipped.get_layer("encoder").layers}
+    for layer in generator.get_layer("encoder").layers:
+        layer.set_weights(known[layer.name].get_weights())
+    return generator
+
+
 def _networks(
     settings: Preset,
     image_shape: tuple[int, int, int],
@@ -380,10 +408,10 @@ def _networks(
     """Generator, discriminator and perceptual loss: those given, or the preset's."""
     import keras
 
-    from art_versatile.pix2pix import PerceptualLoss, build_generator, patchgan
+    from art_versatile.pix2pix import PerceptualLoss, patchgan
 
     if generator is None:
-        generator = build_generator(settings.architecture, **{"seed": seed, **settings.generator_options})
+        generator = new_generator(settings, seed)
     sides = _check_size(generator, image_shape, settings)
     discriminator = settings.discriminator
     if discriminator is not None and not isinstance(discriminator, keras.Model):
@@ -417,7 +445,10 @@ def _build(
         start, rise = (0.0, {"warmup_target": rate, "warmup_steps": warmup}) if warmup else (rate, {})
         rate = keras.optimizers.schedules.CosineDecay(start, steps - warmup, alpha=0.02, **rise)
     if optimizer is None:
-        average = {} if settings.ema is None else {"use_ema": True, "ema_momentum": settings.ema}
+        average = {}
+        if settings.ema is not None:
+            # Longer than a tenth of the run, it would hold weights from before anything was learnt.
+            average = {"use_ema": True, "ema_momentum": min(settings.ema, max(0.0, 1 - 10 / steps))}
         optimizer = keras.optimizers.Adam(rate, beta_1=settings.beta_1, **average)
     for network in (generator, discriminator):
         if network is not None:

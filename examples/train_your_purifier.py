@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 
-from art_versatile import LossSchedule, VersatilePurifier, VersatileTrainer
+from art_versatile import VersatilePurifier, VersatileTrainer
 from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.classifiers import efficientnet_lite0
 from art_versatile.images import demo_images
@@ -19,7 +19,7 @@ def main(out: Path = Path("my_purifier"), images: int = 20, size: int = 192, epo
         "FGSM": FastGradientMethod(classifier, eps=8 / 255),
         "PGD": ProjectedGradientDescent(classifier, eps=8 / 255, eps_step=2 / 255, max_iter=10, verbose=False),
     }
-    trainer = VersatileTrainer(classifier, attacks, schedule=LossSchedule([(epochs, 10.0, 1.0)]))
+    trainer = VersatileTrainer(classifier, attacks)
     history = trainer.fit(x, batch_size=4, nb_epochs=epochs)
     print("loss by epoch:", ", ".join(f"{loss:.3f}" for loss in history.history["loss"]))
 

@@ -17,6 +17,7 @@ from art_versatile.images import (
     list_images,
     load_image,
     load_images,
+    random_view,
     read_labels,
     save_png,
 )
@@ -295,3 +296,42 @@ class TestDemoImages:
         monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: spec)
         with pytest.raises(ModuleNotFoundError, match=r"Expected the package foolbox \(pip install 'art-versatile"):
             demo_images()
+
+
+class TestRandomView:
+    def test_without_zoom_it_is_pillows_resize(self):
+        pixels = np.random.default_rng(0).integers(60, 196, (24, 36, 3), dtype=np.uint8)  # no overshoot is cut off
+        got = random_view(pixels / np.float32(255), (16, 24), np.random.default_rng(0))
+        expected = np.asarray(Image.fromarray(pixels).resize((24, 16), Image.Resampling.BICUBIC)) / 255
+        np.testing.assert_allclose(got, expected, atol=1.01 / 255)  # Pillow rounds 8 bits after each axis
+        assert got.dtype == np.float32
+
+    def test_zoom_and_flip_on_a_ramp(self):
+        """On a horizontal ramp the slope tells the zoom, its sign the flip, its start the place."""
+        ramp = np.broadcast_to((np.arange(64, dtype=np.float32) / 64)[None, :, None], (80, 64, 3))
+        rng = np.random.default_rng(1)
+        slopes, places = [], []
+        for _ in range(300):
+            row = random_view(ramp, (32, 32), rng, zoom=2, flip=True)[16, 4:-4, 0]
+            assert np.ptp(np.diff(row)) < 2e-3, "proportions are kept, so the ramp stays one"
+            slopes.append(np.diff(row).mean() * 32)
+            places.append(row.min())
+        zooms = 1 / np.abs(slopes)
+        assert 1 <= zooms.min() * 1.01 < 1.1
+        assert 1.9 < zooms.max() <= 2.01
+        assert 100 < np.sum(np.array(slopes) < 0) < 200
+        assert np.ptp(places) > 0.35
+
+    def test_the_generator_decides(self):
+        image = np.random.default_rng(0).random((20, 20, 3), np.float32)
+        one, same, other = (
+            random_view(image, (8, 8), np.random.default_rng(seed), zoom=2, flip=True) for seed in (3, 3, 4)
+        )
+        np.testing.assert_array_equal(one, same)
+        assert np.abs(one - other).max() > 0.1
+        assert one.min() >= 0
+        assert one.max() <= 1
+
+    def test_zoom_below_one(self):
+        with pytest.raises(ValueError, match=r"Expected zoom to be at least 1. Received 0.5"):
+            random_view(np.zeros((4, 4, 3)), (4, 4), np.random.default_rng(0), zoom=0.5)

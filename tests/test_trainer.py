@@ -12,6 +12,7 @@ from art.estimators.classification import BlackBoxClassifier, TensorFlowV2Classi
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier, VersatileTrainer
 from art_versatile.pairs import ArrayPairs
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, UNet256Generator, patchgan
+from art_versatile.pix2pix.presets import PRESETS
 from art_versatile.trainer import defend
 
 SIZE, CLASSES, SCHEDULE = 32, 4, LossSchedule([(100, 10.0, 1.0)])
@@ -82,7 +83,7 @@ def fit(trainer, x, y=None, **kwargs):
 class TestFit:
     def test_loss_falls_and_the_purifier_comes_out_fitted(self, classifier, attacks, images):
         trainer = VersatileTrainer(
-            classifier, attacks, small_purifier(), schedule=SCHEDULE, split="every", verbose=False
+            classifier, attacks, small_purifier(), schedule=SCHEDULE, split="every", discriminator=None, verbose=False
         )
         before = trainer.purifier.generator.get_weights()
         history = fit(trainer, images, nb_epochs=8)
@@ -155,14 +156,15 @@ class TestFit:
         classifier = make_classifier(model, scale=255.0, preprocessing=(127.0, 128.0))
         attack = FastGradientMethod(classifier, eps=10.0)
         trainer = VersatileTrainer(
-            classifier, attack, small_purifier(clip_values=(0, 255)), schedule=SCHEDULE, verbose=False
-        )
+            classifier, attack, small_purifier(clip_values=(0, 255)), schedule=SCHEDULE, perceptual="classifier",
+            discriminator=None, verbose=False,
+        )  # fmt: skip
         history = fit(trainer, images * 255, nb_epochs=4)
         assert history.history["loss"][-1] < history.history["loss"][0]
         # A subclassed model shows no layers: what counts is its prediction on standardised pixels.
         loss = trainer._perceptual_loss(images)
         p, c = (tf.nn.log_softmax(model((x * 255 - 127) / 128)) for x in (images * 0.5, images))
-        expected = tf.reduce_mean(tf.reduce_sum(tf.exp(c) * (c - p), -1))
+        expected = tf.reduce_mean(tf.math.log1p(tf.reduce_sum(tf.exp(c) * (c - p), -1)))
         np.testing.assert_allclose(loss(images * 0.5, images), expected, rtol=1e-4)
 
     def test_softmax_classifier(self, images):
@@ -180,7 +182,9 @@ class TestFit:
         black_box = BlackBoxClassifier(
             lambda x: classifier.predict(x), (SIZE, SIZE, 3), CLASSES, clip_values=(0.0, 1.0)
         )
-        trainer = VersatileTrainer(black_box, attacks, small_purifier(), schedule=SCHEDULE, verbose=False)
+        trainer = VersatileTrainer(
+            black_box, attacks, small_purifier(), schedule=SCHEDULE, discriminator=None, verbose=False
+        )
         with caplog.at_level(logging.WARNING):
             history = fit(trainer, images, nb_epochs=1)
         assert "without a perceptual loss" in caplog.text
@@ -195,12 +199,13 @@ class TestFit:
         assert {"adversarial", "discriminator"} <= set(history.history)
 
     def test_images_are_cropped_to_what_the_generator_takes(self, classifier, attacks):
-        """Windows of 32x24 out of 37x29, at another place each time."""
+        """Windows of 32x24 out of 37x29, at another place each time where the preset does not hold to a grid."""
         purifier = small_purifier()
         assert purifier.generator.size_multiple == 8
         trainer = VersatileTrainer(classifier, attacks, purifier, verbose=False)
         preset = trainer._preset(np.zeros((4, 37, 29, 3)), 2, 3)
-        assert (preset.crop, preset.flip, preset.scale, preset.clean_share) == ((32, 24), False, (1.0, 1.0), 0.0)
+        assert (preset.crop, preset.crop_step, preset.flip) == ((32, 24), 32, False)
+        assert (preset.scale, preset.clean_share) == (PRESETS["compact"].scale, PRESETS["compact"].clean_share)
         ramp = np.tile(np.linspace(0, 1, 37 * 29, dtype=np.float32).reshape(1, 37, 29, 1), (4, 1, 1, 3))
         corners = set()
         data = ArrayPairs(ramp, ramp).dataset(2, crop=preset.crop, flip=preset.flip, repeat=True)
@@ -235,12 +240,38 @@ class TestFit:
             np.testing.assert_array_equal(a, b)
         assert int(optimizer.iterations.numpy()) == 4
 
-    def test_the_default_optimizer_is_pix2pixs(self, classifier, attacks):
-        trainer = VersatileTrainer(classifier, attacks, small_purifier(), verbose=False)
-        preset = trainer._preset(np.zeros((4, 32, 32, 3)), 2, 3)
-        assert (preset.learning_rate, preset.beta_1, preset.decay, preset.clip_norm, preset.ema) == (
-            2e-4, 0.5, "constant", None, None,
+    @pytest.mark.parametrize("name", ["compact", "paper"])
+    def test_the_default_optimizer_is_the_presets(self, classifier, attacks, name):
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), preset=name, verbose=False)
+        got, expected = trainer._preset(np.zeros((4, 32, 32, 3)), 2, 3), PRESETS[name]
+        for field in ("learning_rate", "beta_1", "decay", "warmup", "clip_norm", "ema", "discriminator"):
+            assert getattr(got, field) == getattr(expected, field)
+        assert trainer.schedule == expected.schedule
+
+    def test_the_papers_preset(self, classifier, attacks, images, monkeypatch):
+        """U-Net-256, VGG19 and PatchGAN; VGG19 would be downloaded."""
+        asked = []
+        monkeypatch.setattr(PerceptualLoss, "vgg19", classmethod(lambda cls, **kw: asked.append(kw) or None))
+        trainer = VersatileTrainer(classifier, attacks, preset="paper", verbose=False)
+        assert trainer.purifier.generator.architecture == "unet256"
+        trainer._perceptual_loss(images)
+        assert asked == [dict(PRESETS["paper"].features_options)]
+        assert trainer.schedule == PAPER_SCHEDULE
+
+    def test_what_ships_is_trained_further(self, classifier, images):
+        """It begins where it was, and its encoder stays."""
+        purifier = VersatilePurifier()
+        trainer = VersatileTrainer(
+            classifier, FastGradientMethod(classifier, eps=0.05), purifier, perceptual=None, discriminator=None,
+            verbose=False,
         )  # fmt: skip
+        before, encoder = purifier(images)[0], purifier.generator.get_layer("encoder").get_weights()
+        fit(trainer, images, nb_epochs=1, learning_rate=1e-9)
+        np.testing.assert_allclose(purifier(images)[0], before, atol=1e-4)
+        fit(trainer, images, nb_epochs=1, learning_rate=1e-3)
+        assert np.abs(purifier(images)[0] - before).max() > 1e-3
+        for a, b in zip(encoder, purifier.generator.get_layer("encoder").get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
     def test_callbacks_and_fields_of_a_preset(self, classifier, attacks, images):
         seen = []
@@ -254,11 +285,14 @@ class TestFit:
             fit(trainer, images, epochs=3)
 
     def test_history_is_kerass(self, classifier, attacks, images):
-        trainer = VersatileTrainer(classifier, attacks, small_purifier(), perceptual=None, verbose=False)
+        trainer = VersatileTrainer(
+            classifier, attacks, small_purifier(), perceptual=None, discriminator=None, verbose=False
+        )
         history = fit(trainer, images, nb_epochs=3)
         assert history.epoch == [0, 1, 2]
         assert {name: len(values) for name, values in history.history.items()} == {"loss": 3, "pixel": 3}
-        assert history.history["loss"] == pytest.approx([100 * value for value in history.history["pixel"]])
+        weight = PRESETS["compact"].schedule(0)[0]
+        assert history.history["loss"] == pytest.approx([weight * value for value in history.history["pixel"]])
 
 
 class NotYet(FastGradientMethod):
@@ -288,9 +322,10 @@ class TestFixedSize:
 
     def test_fit(self, fixed, large):
         trainer = VersatileTrainer(
-            fixed, FastGradientMethod(fixed, eps=0.1), small_purifier(), schedule=SCHEDULE, verbose=False
-        )
-        history = fit(trainer, large, nb_epochs=6)
+            fixed, FastGradientMethod(fixed, eps=0.1), small_purifier(), schedule=SCHEDULE, discriminator=None,
+            verbose=False,
+        )  # fmt: skip
+        history = fit(trainer, large, nb_epochs=6, scale=(1.0, 1.0), clean_share=0.0)  # every epoch the same pairs
         assert history.history["loss"][-1] < history.history["loss"][0]
         assert min(history.history["perceptual"]) > 0
         assert trainer.predict(large).shape == (8, CLASSES)
@@ -300,7 +335,8 @@ class TestFixedSize:
         loss = trainer._perceptual_loss(large)
         windows = 0.5 * large[:, :32, :24], large[:, :32, :24]
         mirrored = [np.pad(w, [(0, 0), (0, 4), (0, 12), (0, 0)], "reflect") for w in windows]
-        np.testing.assert_allclose(loss(*windows), PerceptualLoss.of_classifier(fixed.model)(*mirrored), rtol=1e-4)
+        expected = PerceptualLoss.of_classifier(fixed.model, **PRESETS["compact"].features_options)(*mirrored)
+        np.testing.assert_allclose(loss(*windows), expected, rtol=1e-4)
 
     @pytest.mark.parametrize("fixed", [False], indirect=True)
     def test_a_loss_that_does_not_fit_is_found_before_the_attacks(self, fixed, large):
@@ -320,7 +356,7 @@ class TestBeforeTheAttacks:
             ({"patience": 2}, "Expected validation pairs with patience. Received none."),
             ({"validation_data": True, "monitor": "val_accuracy/B"}, "Expected monitor to be one of ['val_clean_acc"),
             ({"validation_data": True, "every": 2}, "Received ['every']."),
-            ({"crop": 17}, "in multiples of 8 pixels for compact. Received crop=17 of images 32x32x3"),
+            ({"crop": 25}, "in multiples of 8 pixels for compact. Received crop=25 of images 32x32x3"),
             ({"scale": (1, 0)}, "Expected scale to be two finite numbers"),
             ({"tensorboard": True}, "Expected out, a folder, with tensorboard or resume. Received None."),
             ({"optimizer": True, "ema": 0.9}, "Expected an optimizer with use_ema=True and ema_momentum=0.9"),
@@ -445,8 +481,9 @@ class TestDefended:
 class TestParameters:
     def test_defaults(self, classifier, attacks):
         trainer = VersatileTrainer(classifier, attacks)
-        assert trainer.schedule == PAPER_SCHEDULE
+        assert trainer.schedule == PRESETS["compact"].schedule
         assert trainer.purifier.generator.architecture == "compact"
+        assert trainer.purifier.generator.get_config()["encoder"] == "efficientnet_lite0"
         assert "FastGradientMethod" in repr(trainer)
 
     def test_paper_attacks_by_default(self, classifier):
@@ -482,6 +519,8 @@ class TestParameters:
             ({"schedule": (1, 2)}, TypeError, "Expected schedule to be a LossSchedule"),
             ({"split": "some"}, ValueError, "Expected split to be one of"),
             ({"perceptual": "vgg"}, ValueError, "Expected perceptual to be"),
+            ({"preset": "fast"}, ValueError, "Expected preset to be one of"),
+            ({"discriminator": "patchgan"}, ValueError, "Expected discriminator to be a network, 'preset' or None"),
             ({"purifier": "clip"}, ValueError, r"Expected a purifier with the classifier's clip_values \(0.0, 1.0\)"),
             ({"purifier": "first"}, ValueError, "Expected a purifier with the classifier's channels_first"),
         ],

@@ -20,7 +20,9 @@ from PIL import Image
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier
 from art_versatile.pairs import ArrayPairs, PairArrays
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, Pix2Pix, patchgan
-from art_versatile.training import Validation, check_arguments, train
+from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
+from art_versatile.pix2pix.presets import PRESETS
+from art_versatile.training import Validation, check_arguments, new_generator, train
 
 SCRIPT = Path(__file__).parent / "training_process.py"
 _spec = importlib.util.spec_from_file_location("training_process", SCRIPT)
@@ -30,6 +32,7 @@ run, STEPS, PRESET = process.run, process.STEPS, process.PRESET
 
 # Nothing but the pixel loss: compiled in a second.
 PLAIN = {"features": None, "discriminator": None}
+SMALL_ENCODED = {"widths": (8, 8), "blocks": (1, 1), "encoder": "efficientnet_lite0"}
 ONE_STEP = {"schedule": LossSchedule([(1, 10.0, 1.0)]), "steps_per_epoch": 1}
 
 
@@ -301,6 +304,48 @@ class TestGiven:
     def test_a_running_average_that_the_optimizer_keeps(self, store):
         optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
         assert run(store, None, optimizer=optimizer, ema=0.9, **PLAIN, **ONE_STEP).parameters["ema"] == 0.9
+
+    @pytest.mark.parametrize(("steps", "momentum"), [(2, 0.0), (20, 0.5), (200, 0.8)])
+    def test_the_running_average_reaches_over_a_tenth_of_the_run(self, store, steps, momentum):
+        look = Look(lambda model: model.optimizer.ema_momentum)
+        schedule = LossSchedule([(steps, 10.0, 1.0)])
+        with pytest.raises(KeyboardInterrupt):
+            run(store, None, ema=0.8, schedule=schedule, steps_per_epoch=1, callbacks=[look, Raise(0)], **PLAIN)
+        assert look.seen == [pytest.approx(momentum)]
+
+    def test_noise_at_the_output_is_left_out_of_the_steps(self):
+        """What is trained is what is without it; what comes out has it, as it was."""
+        results = []
+        for noise in (0.0, 0.3):
+            generator = CompactGenerator(widths=(8, 8), blocks=(1, 1), noise=0.0, output_noise=noise)
+            held = validation()
+            pairs = ArrayPairs(held.pairs.adversarial, held.pairs.clean)
+            optimizer = keras.optimizers.SGD(1e-3)
+            results.append(
+                train(pairs, generator=generator, optimizer=optimizer, progress=False, preset="compact", crop=None,
+                      batch_size=4, **PLAIN, **ONE_STEP)
+            )  # fmt: skip
+        plain, noisy = results
+        assert noisy.history == plain.history
+        for a, b in zip(plain.generator.get_weights(), noisy.generator.get_weights(), strict=False):
+            np.testing.assert_array_equal(a, b)
+        x = held.pairs.clean
+        assert np.abs(noisy.generator(x) - plain.generator(x)).mean() > 0.05
+        assert np.abs(noisy.generator(x, training=True) - noisy.generator(x)).mean() > 0.05
+
+    def test_a_new_encoder_is_that_of_the_weights_that_ship(self):
+        generator = new_generator("compact", seed=5)
+        package = efficientnet_lite_model(0)
+        for layer in generator.get_layer("encoder").layers:
+            for got, want in zip(layer.get_weights(), package.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-6)  # float16
+        assert generator.get_config()["seed"] == 5
+        same = dataclasses.replace(PRESETS["compact"], generator_options={**SMALL_ENCODED, "encoder_weights": None})
+        assert new_generator(same).get_layer("encoder").get_weights()[0].std() > 0
+        assert new_generator("paper").architecture == "unet256"
+        shallow = new_generator(dataclasses.replace(PRESETS["compact"], generator_options=SMALL_ENCODED))
+        stem = shallow.get_layer("encoder").get_layer("stem").get_weights()[0]
+        np.testing.assert_allclose(stem, package.get_layer("stem").get_weights()[0], rtol=1e-3, atol=1e-6)
 
     def test_warmup(self, store):
         """From 0 to the rate in a tenth of the steps at most, then half a cosine to 2%."""

@@ -46,6 +46,8 @@ class Settings:
     compression: str
     batch_size: int
     drop_misclassified: bool
+    flip: bool
+    zoom: float
     seed: int
 
 
@@ -156,7 +158,7 @@ def run_unit(
     with _LOCK:
         classifier, attacks = _target(settings.token, settings.factory)
         attack = attacks[unit.attack_name]
-        clean = images.result() if isinstance(images, Future) else read_images(images, settings)
+        clean = images.result() if isinstance(images, Future) else read_images(images, settings, unit)
         entropy = np.random.SeedSequence([settings.seed, 1, unit.attack, unit.shard])
         with _left_alone(attack), isolated_seed(entropy):
             predicted = _predict(classifier, clean, settings.batch_size)
@@ -201,14 +203,23 @@ def run_unit(
     return result
 
 
-def read_images(images: np.ndarray | list[str], settings: Settings) -> np.ndarray:
+def read_images(images: np.ndarray | list[str], settings: Settings, unit: Unit) -> np.ndarray:
     """Clean images as they will be stored: float32 (N, H, W, 3) in clip_values."""
-    if not isinstance(images, np.ndarray):
-        from art_versatile.images import load_image
+    from art_versatile.images import load_image, random_view
 
-        low, high = settings.clip_values
-        images = low + (high - low) * np.stack([load_image(file, settings.image_shape[0]) for file in images])
-    return _rounded(images, settings)
+    low, high = settings.clip_values
+    shape = settings.image_shape[:2]
+    if not settings.flip and settings.zoom == 1:
+        if not isinstance(images, np.ndarray):
+            images = low + (high - low) * np.stack([load_image(file, shape[0]) for file in images])
+        return _rounded(images, settings)
+    views = []
+    for image, row in zip(images, unit.rows, strict=True):
+        pixels = load_image(image) if isinstance(image, str) else (image - low) / (high - low)
+        # Of the image and the attack: the view does not depend on how the work is cut into shards.
+        rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 2, unit.attack, int(row)]))
+        views.append(random_view(pixels, shape, rng, zoom=settings.zoom, flip=settings.flip))
+    return _rounded(low + (high - low) * np.stack(views), settings)
 
 
 def _rounded(images: np.ndarray, settings: Settings) -> np.ndarray:

@@ -22,7 +22,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images, check_integer
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images, check_integer, check_number
 from art_versatile.pairs._sources import Source, deal, find_classes, find_image_shape, find_labels
 from art_versatile.pairs._units import Settings, Target, Unit, describe, forget, read_images, run_unit
 from art_versatile.pairs.store import (
@@ -70,6 +70,8 @@ def generate_pairs(
     batch_size: int = 32,
     dtype: str = "float16",
     compression: str = "",
+    flip: bool = False,
+    zoom: float = 1.0,
     seed: int = 0,
     n_jobs: int | None = None,
     progress: bool = True,
@@ -115,7 +117,11 @@ def generate_pairs(
     :param dtype: "float16" or "float32", of the stored pixels. Images are rounded to it before they are attacked and
         the adversarial ones after, so in float16 a budget is kept to 2.5e-4 of a range of 1.
     :param compression: "" or "GZIP". Perturbations hardly compress.
-    :param seed: Of the sampling and of the attacks.
+    :param flip: Mirror half of the images before they are attacked. An adversarial image that is mirrored, resized or
+        moved afterwards has lost most of its effect: what varies the images has to come before the attack.
+    :param zoom: Attack a random part of each image, its sides 1 to ``zoom`` times smaller than the image's, resized.
+        Another part with each attack.
+    :param seed: Of the sampling, of flips and parts, and of the attacks.
     :param n_jobs: Number of processes, as in joblib; None is 1 unless ``joblib.parallel_config`` says otherwise.
         The backend chosen there (loky, Dask, Ray) runs the units.
     :param progress: Show a bar with the time left.
@@ -140,8 +146,10 @@ def generate_pairs(
     if per_class is not None:
         per_class = check_integer("per_class", per_class)
     seed = check_integer("seed", seed, least=0)
-    for name, flag in (("drop_misclassified", drop_misclassified), ("progress", progress), ("resume", resume)):
+    flags = {"drop_misclassified": drop_misclassified, "flip": flip, "progress": progress, "resume": resume}
+    for name, flag in flags.items():
         check_bool(name, flag)
+    zoom = check_number("zoom", zoom, 1, 100)
     if drop_misclassified and labels is None:
         raise ValueError(
             "Expected labels with drop_misclassified=True. Received None: the classifier's own predictions are never "
@@ -182,6 +190,8 @@ def generate_pairs(
             compression=compression,
             batch_size=batch_size,
             drop_misclassified=bool(drop_misclassified),
+            flip=bool(flip),
+            zoom=zoom,
             seed=seed,
         )
         manifest = {
@@ -199,6 +209,8 @@ def generate_pairs(
                 "batch_size": batch_size,
                 "dtype": dtype,
                 "compression": compression,
+                "flip": settings.flip,
+                "zoom": zoom,
                 "seed": seed,
             },
             "versions": target["versions"],
@@ -399,7 +411,7 @@ def _read_ahead(jobs: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairs") as reader:
         waiting: collections.deque[tuple[Any, ...]] = collections.deque()
         for settings, unit, images, labels in jobs:
-            waiting.append((settings, unit, reader.submit(read_images, images, settings), labels))
+            waiting.append((settings, unit, reader.submit(read_images, images, settings, unit), labels))
             if len(waiting) > 1:
                 yield waiting.popleft()
         yield from waiting

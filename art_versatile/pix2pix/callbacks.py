@@ -414,6 +414,7 @@ class Checkpoint(keras.callbacks.Callback):
         variables = [variable.value for part in networks if part is not None for variable in part.variables]
         self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
         checkpoint = tf.train.Checkpoint(variables=variables, state=self._state)
+        _mend_list(folder)
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
 
     def restore(self) -> int:
@@ -424,9 +425,9 @@ class Checkpoint(keras.callbacks.Callback):
         :raises ValueError: If it is of a run with other settings, or none can be read; nothing has been changed then.
         """
         latest = self._manager.latest_checkpoint
-        first_error: Exception | None = None
         if latest is None:
             return 0
+        first_error: Exception | None = None
         for path in dict.fromkeys([latest, *reversed(self._manager.checkpoints)]):
             try:
                 known, history = _read_checkpoint(path)
@@ -459,6 +460,25 @@ class Checkpoint(keras.callbacks.Callback):
         elif self._write:
             self._state.assign(json.dumps({"identity": self._identity, "history": self._history}))
             self._manager.save(checkpoint_number=epoch + 1)
+
+
+def checkpoints_in(folder: str | Path) -> list[str]:
+    """The checkpoints whose files are in a run's folder, without the ending."""
+    return [str(file.with_suffix("")) for file in Path(folder).glob("ckpt-*.index") if file.stem[5:].isdecimal()]
+
+
+def _mend_list(folder: Path) -> None:
+    """Write TensorFlow's list of the checkpoints anew, where it lacks the newest or cannot be read."""
+    found = sorted(checkpoints_in(folder), key=lambda path: int(path.rpartition("-")[2]))
+    if not found:
+        return
+    try:
+        listed = tf.train.get_checkpoint_state(str(folder))
+    except ValueError:  # it holds nothing
+        listed = None
+    if listed is None or found[-1] not in listed.all_model_checkpoint_paths:
+        logger.warning("The list of the checkpoints in %s is damaged and is made anew.", folder)
+        tf.compat.v1.train.update_checkpoint_state(str(folder), found[-1], found)
 
 
 _UNREADABLE = (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError)

@@ -7,9 +7,10 @@ input in ``compact``, which keeps one fixed pattern of it at test time.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -21,7 +22,7 @@ from art_versatile._checks import check_bool, check_choice
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.precision import follow_global_policy
 
-__all__ = ["GENERATORS", "CompactGenerator", "UNet256Generator", "build_generator"]
+__all__ = ["GENERATORS", "CompactGenerator", "UNet256Generator", "build_generator", "output_noise_left_out"]
 
 _register = keras.saving.register_keras_serializable(package="art_versatile")
 
@@ -86,17 +87,22 @@ class Noise(layers.Layer):
 
     :param stddev: Standard deviation, in units of the pixels.
     :param seed: Seed of the fixed pattern (64x64 pixels, repeated over the image) and of the random one.
+
+    With the attribute ``drawn`` False, an image is left as it is with ``training=True``.
     """
 
     def __init__(self, stddev: float, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stddev, self.seed = float(stddev), int(seed)
+        self.drawn = True
         self._random = _SeedGenerator(seed)
         self._fixed = np.random.default_rng(seed).normal(0.0, self.stddev, (1, 64, 64, 3)).astype(np.float32)
 
     def call(self, image: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Add the noise to (N, H, W, 3)."""
         shape = tf.shape(image)
+        if training and not self.drawn:
+            return image
         if training:
             return image + keras.random.normal(shape, stddev=self.stddev, dtype=image.dtype, seed=self._random)
         repeats = [1, tf.math.floordiv(shape[1] + 63, 64), tf.math.floordiv(shape[2] + 63, 64), 1]
@@ -186,6 +192,19 @@ class LowPassMix(layers.Layer):
         return {**super().get_config(), "sigmas": self.sigmas, "factor": self.factor}
 
 
+@contextlib.contextmanager
+def output_noise_left_out(generator: keras.Model) -> Iterator[None]:
+    """With ``training=True``, and traced inside, a generator adds no noise to its output."""
+    found = [layer for layer in generator.layers if layer.name == "output_z"]
+    for layer in found:
+        layer.drawn = False
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.drawn = True
+
+
 def _check_ints(name: str, values: Sequence[int], multiple: int = 1) -> tuple[int, ...]:
     values = tuple(values)
     if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 or v % multiple for v in values):
@@ -238,7 +257,8 @@ class CompactGenerator(keras.Model):
     :param noise: Standard deviation, pixels in [0, 1], of the noise z added to the input: random with
         ``training=True``, one fixed pattern otherwise. See :class:`Noise`.
     :param output_noise: Standard deviation of the noise z added to the output, likewise. What the network leaves of a
-        perturbation seldom outlives it.
+        perturbation seldom outlives it. :func:`art_versatile.training.train` leaves it out of the steps: networks that
+        were trained with it came out worse.
     :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
         keeps of the image carries the noise.
     :param raw_base: Let it mix the image without the noise into the base, too: what looks untouched can be kept.

@@ -36,7 +36,8 @@ class Preset:
         have no average to go by, and would undo weights that are trained further.
     :param beta_1: Adam's.
     :param clip_norm: Largest norm of the generator's gradient; None leaves it.
-    :param ema: Momentum of the running average of the generator's weights; None keeps none.
+    :param ema: Momentum of the running average of the generator's weights, which reaches over a tenth of the run at
+        most (momentum 1 - 10 / steps); None keeps none.
     :param batch_size: Pairs a step, over all replicas.
     :param crop: Height and width (or one number for both) of random crops; None takes whole images.
     :param crop_step: Their places are multiples of so many pixels; see :meth:`art_versatile.pairs.PairStore.dataset`.

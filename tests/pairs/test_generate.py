@@ -302,6 +302,42 @@ def test_several_attacks_an_image(tmp_path, images):
     np.testing.assert_array_equal(table.sum(axis=0), 7)
 
 
+def test_flips_and_parts_come_before_the_attack(tmp_path, made):
+    """Each attack gets its own view of an image, however the work is cut; what is stored is an attack on the view."""
+    classifier, attacks = made
+    write_tree(tmp_path, {"flat": 9}, sides=(40, 48))
+    options = {"flip": True, "zoom": 1.5, "split": "every", "dtype": "float32"}
+    store = generate(tmp_path / "flat", made, tmp_path / "store", **options)
+    got = store.arrays()
+    fgsm = got.attacks == 0
+    one_hot = np.eye(CLASSES, dtype=np.float32)[predict(classifier, got.clean[fgsm])]
+    expected = attacks["FGSM"].generate(got.clean[fgsm], one_hot)
+    np.testing.assert_allclose(got.adversarial[fgsm], expected, atol=1e-6)
+    plain = generate(tmp_path / "flat", made, tmp_path / "plain", split="every", dtype="float32").arrays()
+    for image in range(9):
+        one, other = got.clean[got.images == image]
+        whole = plain.clean[plain.images == image][0]
+        assert min(np.abs(a - b).max() for a, b in ((one, other), (one, whole), (other, whole))) > 0.1
+    again = generate(tmp_path / "flat", made, tmp_path / "again", **options, shard_size=7).arrays()
+    np.testing.assert_array_equal(again.clean[again.attacks == 0], got.clean[fgsm])
+    assert {key: store.manifest["parameters"][key] for key in ("flip", "zoom")} == {"flip": True, "zoom": 1.5}
+
+
+def test_flips_of_an_array(tmp_path, images):
+    """Without a zoom an array's images are themselves or their mirror images, in any range of the pixels."""
+    made = target(clip_values=(-1.0, 1.0))
+    images = images * 2 - 1
+    got = generate(images, made, tmp_path, flip=True, split="every", dtype="float32")
+    got = got.arrays()
+    assert len(got.clean) == 28
+    mirrored = 0
+    for pixels, image in zip(got.clean, got.images, strict=True):
+        same, flipped = (np.abs(pixels - other).max() for other in (images[image], images[image][:, ::-1]))
+        assert min(same, flipped) < 1e-6 < max(same, flipped)
+        mirrored += flipped < same
+    assert 5 < mirrored < 23
+
+
 def test_per_class_from_an_array(tmp_path, images, made):
     labels = np.arange(14) % 3
     got = generate(images, made, tmp_path, labels=labels, per_class=4).arrays()
@@ -804,6 +840,9 @@ def test_a_compiled_attack_makes_the_store_that_arts_makes(tmp_path, images, mad
         ({"batch_size": 0}, ValueError, r"Expected batch_size to be an integer of at least 1. Received 0"),
         ({"shard_size": 0}, ValueError, r"Expected shard_size to be an integer of at least 1. Received 0"),
         ({"per_class": 1.5}, ValueError, r"Expected per_class to be an integer of at least 1. Received 1.5"),
+        ({"flip": 1}, ValueError, r"Expected flip to be True or False. Received 1"),
+        ({"zoom": 0.9}, ValueError, r"Expected zoom to be a number from 1 to 100. Received 0.9"),
+        ({"zoom": "2"}, ValueError, r"Expected zoom to be a number from 1 to 100. Received '2'"),
         ({"seed": -1}, ValueError, r"Expected seed to be an integer of at least 0. Received -1"),
         ({"image_size": 0}, ValueError, r"Expected image_size to be an integer of at least 1. Received 0"),
         ({"drop_misclassified": 1}, ValueError, r"Expected drop_misclassified to be True or False. Received 1"),
@@ -928,6 +967,7 @@ def test_place_errors(tmp_path, images, made, reference):
         ({"batch_size": 9}, r"parameters.batch_size 9 \(stored: 8\)"),
         ({"split": "every"}, r"parameters.split 'every' \(stored: 'one_per_image'\)"),
         ({"labels": np.zeros(14, int)}, r"parameters.labels 'given' .*; images\[0\].label 0 .*; and 10 more\."),
+        ({"zoom": 1.2}, r"parameters.zoom 1.2 \(stored: 1.0\)"),
         ({"compression": "GZIP"}, r"parameters.compression 'GZIP' \(stored: ''\)"),
         ({"classifier_name": "other"}, r"parameters.classifier.name 'other' \(stored: 'Sequential'\)"),
     ],

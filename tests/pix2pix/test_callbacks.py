@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from art_versatile.pix2pix.callbacks import (
     StopTogether,
     TensorBoard,
     TrainingLog,
+    checkpoints_in,
     patience_is_over,
     purifying,
 )
@@ -433,6 +435,23 @@ class TestCheckpoint:
         with pytest.raises(ValueError, match="Expected a checkpoint of this package. Received .*ckpt-2"):
             Checkpoint(tmp_path, untouched, [], self.IDENTITY).restore()
         for got, want in zip(self.state(untouched), before, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+    @pytest.mark.parametrize("content", [None, b"", b"model_checkpoint_pa", b'model_checkpoint_path: "ckpt-1"'])
+    def test_a_damaged_list_of_checkpoints(self, tmp_path, content):
+        """TensorFlow's text file beside them: the checkpoints themselves count."""
+        model, history = self.model(), []
+        checkpoint = Checkpoint(tmp_path, model, history, self.IDENTITY)
+        for epoch in range(2):
+            history.append({"epoch": epoch})
+            checkpoint.on_epoch_end(epoch)
+        (tmp_path / "checkpoint").unlink()
+        if content is not None:
+            (tmp_path / "checkpoint").write_bytes(content)
+        assert sorted(Path(path).name for path in checkpoints_in(tmp_path)) == ["ckpt-1", "ckpt-2"]
+        again, other_history = self.model(seed=1), []
+        assert Checkpoint(tmp_path, again, other_history, self.IDENTITY).restore() == 2
+        for got, want in zip(self.state(again), self.state(model), strict=True):
             np.testing.assert_array_equal(got, want)
 
     def test_without_leave_to_write(self, tmp_path):

@@ -19,6 +19,7 @@ from art_versatile.pix2pix.generators import (
     SpaceToDepth,
     UNet256Generator,
     build_generator,
+    output_noise_left_out,
 )
 
 SMALL = {"widths": (8, 12), "blocks": (1, 2), "factor": 2, "sigmas": (0.0, 1.0), "noise": 0.0}
@@ -356,6 +357,16 @@ class TestCompact:
     def test_untrained_with_sigma_zero_it_is_the_identity(self):
         x = images()
         np.testing.assert_array_equal(CompactGenerator(widths=(8,), blocks=(1,), sigmas=(0,), noise=0.0)(x), x)
+
+    def test_output_noise_left_out(self):
+        """In training alone, and for as long as it is asked."""
+        options = {"widths": (8, 8), "blocks": (1, 1), "noise": 0.0}
+        noisy, plain = CompactGenerator(output_noise=0.1, **options), CompactGenerator(**options)
+        x = images(2)
+        with output_noise_left_out(noisy):
+            np.testing.assert_array_equal(noisy(x, training=True), plain(x, training=True))
+            assert np.abs(noisy(x) - plain(x)).max() > 0.1
+        assert np.abs(noisy(x, training=True) - plain(x)).max() > 0.1
 
     @pytest.mark.parametrize("where", [{"noise": 0.05}, {"noise": 0.0, "output_noise": 0.05}])
     def test_noise(self, where):
