@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from art_versatile import weights
 from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer
+from art_versatile.pairs.batches import Pairs
 from art_versatile.pairs.joined import JoinedPairs
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays, PairStore
@@ -30,31 +31,9 @@ if TYPE_CHECKING:
     from art_versatile.pix2pix.model import Pix2Pix
     from art_versatile.pix2pix.perceptual import PerceptualLoss
 
-__all__ = ["Pairs", "TrainingResult", "Validation", "check_arguments", "check_folder", "new_generator", "train"]
+__all__ = ["TrainingResult", "Validation", "check_arguments", "check_folder", "new_generator", "train"]
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
-
-
-class Pairs(Protocol):
-    """What training reads, of :mod:`art_versatile.pairs`: ``PairStore``, ``JoinedPairs`` or ``ArrayPairs``."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
-
-    @property
-    def clip_values(self) -> tuple[float, float]:
-        """Range of the pixels."""
-
-    @property
-    def attacks(self) -> tuple[str, ...]:
-        """Names of the attacks."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def dataset(self) -> Callable[..., tf.data.Dataset]:
-        """Batches of (adversarial, clean); see :meth:`art_versatile.pairs.PairStore.dataset`."""
 
 
 @dataclass(frozen=True)

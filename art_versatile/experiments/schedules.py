@@ -12,8 +12,9 @@ from art_versatile._files import write_text_atomically
 if TYPE_CHECKING:
     import rich.table
 
+    from art_versatile.pairs import Pairs
     from art_versatile.pix2pix.schedule import LossSchedule
-    from art_versatile.training import Pairs, Validation
+    from art_versatile.training import Validation
 
 __all__ = ["ScheduleRun", "compare_schedules", "schedule_table", "schedules"]
 

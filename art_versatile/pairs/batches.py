@@ -1,10 +1,12 @@
-"""Batches of pairs, whose order and augmentation a seed and the epoch decide: one place for stores and arrays."""
+"""Pairs and their batches, whose order and augmentation a seed and the epoch decide; for stores and arrays alike."""
 
 from __future__ import annotations
 
+import abc
 import itertools
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +16,146 @@ from art_versatile._checks import check_batch_size, check_bool, check_integer
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["check_attacks", "make_batches"]
+__all__ = ["Pairs", "Reader", "check_attacks"]
 
 
-def make_batches(
-    records: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset],
-    decode: Callable[[Any], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
+@dataclass(frozen=True)
+class Reader:
+    """
+    How pairs are read.
+
+    :param records: Two stateless seeds, of one epoch alone -> that epoch's records, in its order.
+    :param decode: Record -> pair (2, H, W, C), adversarial first; label, int64; attack, int64.
+    :param count: Records of an epoch.
+    """
+
+    records: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+    decode: Callable[[Any], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+    count: int
+
+
+class Pairs(abc.ABC):
+    """(adversarial, clean) pairs, as training reads them."""
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+
+    @property
+    @abc.abstractmethod
+    def clip_values(self) -> tuple[float, float]:
+        """Range of the pixels."""
+
+    @property
+    @abc.abstractmethod
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks, in the order of their indices."""
+
+    @property
+    @abc.abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Number of pairs of each attack."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the pairs have labels."""
+        return True
+
+    @abc.abstractmethod
+    def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
+        """
+        How the pairs of some attacks are read.
+
+        :param names: Attacks.
+        :param shuffle: See :meth:`dataset`.
+        :param shuffle_buffer: See there.
+        """
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    def dataset(
+        self,
+        batch_size: int,
+        *,
+        crop: int | tuple[int, int] | None = None,
+        crop_step: int = 1,
+        flip: bool = True,
+        shuffle: bool = True,
+        seed: int = 0,
+        scale: tuple[float, float] = (1.0, 1.0),
+        whole: Sequence[str] = (),
+        clean_share: float = 0.0,
+        attacks: Sequence[str] | None = None,
+        labels: bool = False,
+        repeat: bool = False,
+        first_epoch: int = 0,
+        drop_remainder: bool = False,
+        shuffle_buffer: int = 256 * 2**20,
+    ) -> tf.data.Dataset:
+        """
+        Batches of (adversarial, clean) for training.
+
+        Order and augmentation are functions of ``seed`` and the epoch alone, whatever the global seed, and every epoch
+        has its own. Without ``repeat``, each pass over the dataset is the next epoch, from ``first_epoch`` on, as in
+        ``model.fit(dataset, epochs=...)``. With ``repeat`` one pass holds all the epochs, and each pass starts
+        again at ``first_epoch``.
+
+        :param batch_size: Pairs in a batch.
+        :param crop: Height and width (or one number for both) of a random window, the same in both images; None
+            keeps the whole image.
+        :param crop_step: The window's top and left are multiples of so many pixels. An attack depends on the grid on
+            which the classifier samples: moved by anything but a multiple of its stride (32 for most), or mirrored, a
+            perturbation loses most of its effect, and what is left is no example of it.
+        :param flip: Mirror half of the pairs, left to right, both images alike.
+        :param shuffle: Shuffle them: pairs in memory as a whole; of a store the shards, and their records within a
+            buffer; several stores are mixed evenly over the epoch. Otherwise the order is that of the arrays, of the
+            manifest and of the stores.
+        :param seed: Of order and augmentation.
+        :param scale: Each perturbation is multiplied by a factor drawn uniformly from this range, then clipped to
+            ``clip_values``: (0.25, 1.0) trains against smaller budgets than those attacked.
+        :param whole: Names of attacks whose perturbations are not scaled: the smallest one that fools (C&W, DeepFool)
+            fools no more when it is made smaller.
+        :param clean_share: Probability, 0 to 1, that a pair is (clean, clean).
+        :param attacks: Names of the attacks to read; None reads all.
+        :param labels: Yield (adversarial, clean, label) instead.
+        :param repeat: Go on for ever.
+        :param first_epoch: Number of the first epoch: training that was stopped sees what it would have seen.
+        :param drop_remainder: Leave out the last batch where it is smaller.
+        :param shuffle_buffer: Bytes that the shuffling of a store may hold in memory, whatever its size.
+        :return: float32 (batch, H, W, C) in ``clip_values``, twice; with ``labels``, int64 (batch,) too.
+        :raises ValueError: If a parameter is out of its range, an attack is unknown, or there is no pair, or no
+            label where labels are asked for.
+        """
+        names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
+        unscaled = [self.attacks.index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)]
+        check_bool("shuffle", shuffle)
+        shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
+        if check_bool("labels", labels) and not self.has_labels:
+            raise ValueError("Expected pairs with labels. Received pairs without.")
+        return _make_batches(
+            self.read(names, shuffle=shuffle, shuffle_buffer=shuffle_buffer),
+            image_shape=self.image_shape,
+            clip_values=self.clip_values,
+            batch_size=batch_size,
+            crop=crop,
+            crop_step=crop_step,
+            flip=flip,
+            seed=seed,
+            scale=scale,
+            whole=unscaled,
+            clean_share=clean_share,
+            labels=labels,
+            repeat=repeat,
+            first_epoch=first_epoch,
+            drop_remainder=drop_remainder,
+        )
+
+
+def _make_batches(
+    reader: Reader,
     *,
-    count: int,
     image_shape: tuple[int, int, int],
     clip_values: tuple[float, float],
     batch_size: int,
@@ -37,17 +171,7 @@ def make_batches(
     first_epoch: int,
     drop_remainder: bool,
 ) -> tf.data.Dataset:
-    """
-    Batches of (adversarial, clean). The parameters are those of :meth:`art_versatile.pairs.PairStore.dataset`, and:
-
-    :param records: Two stateless seeds, of one epoch alone -> that epoch's records, in its order.
-    :param decode: Record -> pair (2, H, W, C), adversarial first, of floats; label, int64; attack, int64.
-    :param whole: The attacks whose perturbations are not scaled.
-    :param count: Records of an epoch.
-    :param image_shape: (H, W, C).
-    :param clip_values: Range of the pixels.
-    :raises ValueError: If a parameter is out of its range, or there is no batch.
-    """
+    """What :meth:`Pairs.dataset` returns; ``whole`` are numbers of attacks."""
     import tensorflow as tf
 
     batch_size = check_batch_size(batch_size)
@@ -56,10 +180,11 @@ def make_batches(
     low, high = _check_scale(scale)
     if isinstance(clean_share, bool) or not isinstance(clean_share, int | float) or not 0 <= clean_share <= 1:
         raise ValueError(f"Expected clean_share to be a number from 0 to 1. Received {clean_share!r}.")
-    for name, value in {"flip": flip, "labels": labels, "repeat": repeat, "drop_remainder": drop_remainder}.items():
+    for name, value in {"flip": flip, "repeat": repeat, "drop_remainder": drop_remainder}.items():
         check_bool(name, value)
     seed = check_integer("seed", seed, least=0)
     first_epoch = check_integer("first_epoch", first_epoch, least=0)
+    count = reader.count
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
     if steps == 0:
         raise ValueError(f"Expected at least one batch of {batch_size}. Received {count} pairs.")
@@ -73,7 +198,7 @@ def make_batches(
             stateless.stateless_split(stateless.stateless_fold_in(root, epoch), 3)
         )
         pairs = (
-            records(of_sources, of_records)
+            reader.records(of_sources, of_records)
             .enumerate()
             .map(
                 lambda index, record: example(stateless.stateless_fold_in(of_pairs, index), record),
@@ -85,7 +210,7 @@ def make_batches(
         return pairs.batch(batch_size, drop_remainder=drop_remainder)
 
     def example(key: tf.Tensor, record: Any) -> tuple[tf.Tensor, ...]:
-        pair, label, attack = decode(record)
+        pair, label, attack = reader.decode(record)
         keys = tf.unstack(stateless.stateless_split(key, 5))
         if window != image_shape[:2]:
             places = [(image_shape[axis] - window[axis]) // crop_step + 1 for axis in range(2)]

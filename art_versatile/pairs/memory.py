@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from art_versatile._checks import check_bool, check_clip_values, check_images
-from art_versatile.pairs.batches import check_attacks, make_batches
+from art_versatile._checks import check_clip_values, check_images
+from art_versatile.pairs.batches import Pairs, Reader
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ArrayPairs"]
 
 
-class ArrayPairs:
+class ArrayPairs(Pairs):
     """
     Pairs in memory, for training.
 
@@ -41,7 +41,7 @@ class ArrayPairs:
         *,
         clip_values: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        self.clip_values = check_clip_values(clip_values)
+        self._clip_values = check_clip_values(clip_values)
         adversarial = check_images(adversarial, self.clip_values, name="adversarial").astype(np.float32, copy=False)
         clean = check_images(clean, self.clip_values, name="clean").astype(np.float32, copy=False)
         if adversarial.shape != clean.shape:
@@ -57,7 +57,7 @@ class ArrayPairs:
                 raise ValueError(f"Expected {name} of at least 0. Received {np.min(numbers)}.")
         if attacks is not None and np.max(attacks) >= len(names):
             raise ValueError(f"Expected attacks below {len(names)}, the number of names. Received {np.max(attacks)}.")
-        self.attacks = tuple(names)
+        self._attacks = tuple(names)
         self._adversarial, self._clean = adversarial, clean
         self._labels = np.zeros(count, np.int64) if labels is None else np.asarray(labels, np.int64)
         self._numbers = np.zeros(count, np.int64) if attacks is None else np.asarray(attacks, np.int64)
@@ -70,6 +70,16 @@ class ArrayPairs:
         return height, width, channels
 
     @property
+    def clip_values(self) -> tuple[float, float]:
+        """Range of the pixels."""
+        return self._clip_values
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks."""
+        return self._attacks
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of pairs of each attack."""
         return dict(zip(self.attacks, np.bincount(self._numbers, minlength=len(self.attacks)).tolist(), strict=True))
@@ -79,58 +89,24 @@ class ArrayPairs:
         """SHA-256 of the clean images: of their pixels as float32, in their order."""
         return hashlib.sha256(np.ascontiguousarray(self._clean, "<f4").data.cast("B")).hexdigest()
 
-    def __len__(self) -> int:
-        return len(self._clean)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(pairs={len(self)}, attacks={list(self.attacks)}, image_shape={self.image_shape})"
 
-    def dataset(
-        self,
-        batch_size: int,
-        *,
-        crop: int | tuple[int, int] | None = None,
-        crop_step: int = 1,
-        flip: bool = True,
-        shuffle: bool = True,
-        seed: int = 0,
-        scale: tuple[float, float] = (1.0, 1.0),
-        whole: Sequence[str] = (),
-        clean_share: float = 0.0,
-        attacks: Sequence[str] | None = None,
-        labels: bool = False,
-        repeat: bool = False,
-        first_epoch: int = 0,
-        drop_remainder: bool = False,
-    ) -> tf.data.Dataset:
+    @property
+    def has_labels(self) -> bool:
+        """Whether labels were given."""
+        return self._has_labels
+
+    def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
         """
-        Batches of (adversarial, clean) for training, as :meth:`art_versatile.pairs.PairStore.dataset` gives them.
+        See :meth:`art_versatile.pairs.batches.Pairs.read`.
 
-        Shuffled as a whole: every order of the pairs is equally likely.
-
-        :param batch_size: Pairs in a batch.
-        :param crop: See there, as for the following.
-        :param crop_step: Places of the windows.
-        :param flip: Mirror half of the pairs.
-        :param shuffle: Otherwise the order is that of the arrays.
-        :param seed: Of order and augmentation.
-        :param scale: Range of the factor on the perturbation.
-        :param whole: Names of the attacks whose perturbations are not scaled.
-        :param clean_share: Share of (clean, clean) pairs.
-        :param attacks: Names of the attacks to take; None takes all.
-        :param labels: Yield (adversarial, clean, label) instead.
-        :param repeat: Go on for ever.
-        :param first_epoch: Number of the first epoch.
-        :param drop_remainder: Leave out the last batch where it is smaller.
-        :return: float32 (batch, H, W, 3) in ``clip_values``, twice; with ``labels``, int64 (batch,) too.
-        :raises ValueError: If a parameter is out of its range, an attack is unknown, or there is no pair.
+        :param names: Attacks.
+        :param shuffle: See :meth:`dataset`.
+        :param shuffle_buffer: Not used: all is in memory.
         """
         import tensorflow as tf
 
-        check_bool("shuffle", shuffle)
-        if labels and not self._has_labels:
-            raise ValueError("Expected pairs with labels. Received pairs without.")
-        names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
         chosen = [self.attacks.index(name) for name in names]
         rows = tf.constant(np.flatnonzero(np.isin(self._numbers, chosen)))
         arrays = self._adversarial, self._clean, self._labels, self._numbers
@@ -140,22 +116,6 @@ class ArrayPairs:
             order = tf.random.experimental.stateless_shuffle(rows, seed=of_records) if shuffle else rows
             return tf.data.Dataset.from_tensor_slices(order)
 
-        return make_batches(
-            records,
-            lambda row: (tf.stack([adversarial[row], clean[row]]), classes[row], numbers[row]),
-            count=len(rows),
-            image_shape=self.image_shape,
-            clip_values=self.clip_values,
-            batch_size=batch_size,
-            crop=crop,
-            crop_step=crop_step,
-            flip=flip,
-            seed=seed,
-            scale=scale,
-            whole=[self.attacks.index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)],
-            clean_share=clean_share,
-            labels=labels,
-            repeat=repeat,
-            first_epoch=first_epoch,
-            drop_remainder=drop_remainder,
+        return Reader(
+            records, lambda row: (tf.stack([adversarial[row], clean[row]]), classes[row], numbers[row]), len(rows)
         )

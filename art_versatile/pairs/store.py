@@ -19,14 +19,14 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from art_versatile._checks import check_bool, check_integer
-from art_versatile.pairs.batches import check_attacks, make_batches
+from art_versatile._checks import check_integer
+from art_versatile.pairs.batches import Pairs, Reader, check_attacks
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -190,7 +190,7 @@ def write_shard(path: str, records: Iterable[bytes], *, compression: str = "") -
         return file_sha256(temporary)
 
 
-class PairStore:
+class PairStore(Pairs):
     """A finished store of (adversarial, clean) pairs, made by :func:`~art_versatile.pairs.generate_pairs`."""
 
     def __init__(self, path: str | Path) -> None:
@@ -264,9 +264,6 @@ class PairStore:
         """Of the shards' checksums, in their order."""
         return hashlib.sha256("".join(shard["sha256"] for shard in self.manifest["shards"]).encode()).hexdigest()
 
-    def __len__(self) -> int:
-        return sum(self.counts.values())
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.path!r}, pairs={len(self)}, attacks={list(self.attacks)}, "
@@ -325,84 +322,9 @@ class PairStore:
                 row += 1
         return PairArrays(*images.values(), *numbers.values())
 
-    def dataset(
-        self,
-        batch_size: int,
-        *,
-        crop: int | tuple[int, int] | None = None,
-        crop_step: int = 1,
-        flip: bool = True,
-        shuffle: bool = True,
-        seed: int = 0,
-        scale: tuple[float, float] = (1.0, 1.0),
-        whole: Sequence[str] = (),
-        clean_share: float = 0.0,
-        attacks: Sequence[str] | None = None,
-        labels: bool = False,
-        repeat: bool = False,
-        first_epoch: int = 0,
-        drop_remainder: bool = False,
-        shuffle_buffer: int = 256 * 2**20,
-    ) -> tf.data.Dataset:
+    def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
         """
-        Batches of (adversarial, clean) for training.
-
-        Order and augmentation are functions of ``seed`` and the epoch alone, whatever the global seed, and every epoch
-        has its own. Without ``repeat``, each pass over the dataset is the next epoch, from ``first_epoch`` on, as in
-        ``model.fit(dataset, epochs=...)``. With ``repeat`` one pass holds all the epochs, and each pass starts
-        again at ``first_epoch``.
-
-        :param batch_size: Pairs in a batch.
-        :param crop: Height and width (or one number for both) of a random window, the same in both images; None
-            keeps the whole image.
-        :param crop_step: The window's top and left are multiples of so many pixels. An attack depends on the grid on
-            which the classifier samples: moved by anything but a multiple of its stride (32 for most), or mirrored, a
-            perturbation loses most of its effect, and what is left is no example of it.
-        :param flip: Mirror half of the pairs, left to right, both images alike.
-        :param shuffle: Shuffle the shards, and the records within a buffer. Otherwise the order is that of the
-            manifest.
-        :param seed: Of order and augmentation.
-        :param scale: Each perturbation is multiplied by a factor drawn uniformly from this range, then clipped to
-            ``clip_values``: (0.25, 1.0) trains against smaller budgets than those attacked.
-        :param whole: Names of attacks whose perturbations are not scaled: the smallest one that fools (C&W, DeepFool)
-            fools no more when it is made smaller.
-        :param clean_share: Probability, 0 to 1, that a pair is (clean, clean).
-        :param attacks: Names of the attacks to read; None reads all.
-        :param labels: Yield (adversarial, clean, label) instead.
-        :param repeat: Go on for ever.
-        :param first_epoch: Number of the first epoch: training that was stopped sees what it would have seen.
-        :param drop_remainder: Leave out the last batch where it is smaller.
-        :param shuffle_buffer: Bytes that the shuffling may hold in memory, whatever the size of the store.
-        :return: float32 (batch, H, W, C) in ``clip_values``, twice; with ``labels``, int64 (batch,) too.
-        :raises ValueError: If a parameter is out of its range, an attack is unknown, or there is no pair.
-        """
-        names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
-        check_bool("shuffle", shuffle)
-        return make_batches(
-            self.records(names, shuffle=shuffle, shuffle_buffer=shuffle_buffer),
-            self.decode,
-            count=sum(self.counts[name] for name in names),
-            image_shape=self.image_shape,
-            clip_values=self.clip_values,
-            batch_size=batch_size,
-            crop=crop,
-            crop_step=crop_step,
-            flip=flip,
-            seed=seed,
-            scale=scale,
-            whole=[list(self.attacks).index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)],
-            clean_share=clean_share,
-            labels=labels,
-            repeat=repeat,
-            first_epoch=first_epoch,
-            drop_remainder=drop_remainder,
-        )
-
-    def records(
-        self, names: Sequence[str], *, shuffle: bool = True, shuffle_buffer: int = 256 * 2**20
-    ) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-        """
-        What :func:`~art_versatile.pairs.batches.make_batches` reads: two stateless seeds -> the records of an epoch.
+        See :meth:`art_versatile.pairs.batches.Pairs.read`.
 
         :param names: Attacks.
         :param shuffle: See :meth:`dataset`.
@@ -413,7 +335,7 @@ class PairStore:
         files = self._files(names)
         compression = self.manifest["parameters"]["compression"]
         record_bytes = 2 * int(np.prod(self.image_shape)) * DTYPES[self.dtype].itemsize
-        buffered = max(1, check_integer("shuffle_buffer", shuffle_buffer) // record_bytes)
+        buffered = max(1, shuffle_buffer // record_bytes)
         stateless = tf.random.experimental
 
         def records(of_shards: tf.Tensor, of_records: tf.Tensor) -> tf.data.Dataset:
@@ -432,9 +354,9 @@ class PairStore:
             number = tf.random.stateless_uniform([], of_records, maxval=2**31 - 1, dtype=tf.int64)
             return shards.shuffle(buffered, seed=number, reshuffle_each_iteration=False)
 
-        return records
+        return Reader(records, self._decode, sum(self.counts[name] for name in names))
 
-    def decode(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _decode(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """
         A record's pair (2, H, W, C), adversarial first; its label; its attack, an index into :attr:`attacks`.
 

@@ -117,9 +117,9 @@ PRESETS: dict[str, Preset] = {
         discriminator=16,
         features="classifier",
         features_options={"count": 3, "start": 0.6, "prediction_weight": 1.0, "prediction": "log"},
-        # Against an adversarial weight of 1. With a tenth of these weights, where the adversarial loss counts ten times as
-        # much, 750 steps came to 61.4% recovered instead of 63.4% without it (dev, n = 500; log KL divergence on 240 of
-        # them 0.42 and 0.39).
+        # Against an adversarial weight of 1. With a tenth of these weights, where the adversarial loss counts ten times
+        # as much, 750 steps came to 61.4% recovered instead of 63.4% without it (dev, n = 500; log KL divergence on 240
+        # of them 0.42 and 0.39).
         schedule=LossSchedule([(40, 300.0, 200.0)]),
         learning_rate=5e-4,
         decay="cosine",
