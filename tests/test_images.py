@@ -322,6 +322,13 @@ class TestRandomView:
         assert 100 < np.sum(np.array(slopes) < 0) < 200
         assert np.ptp(places) > 0.35
 
+    @pytest.mark.parametrize(("sides", "size"), [((450, 600), 224), ((900, 1200), 299), ((225, 225), 299)])
+    def test_sizes_whose_quotient_is_rounded_up(self, sides, size):
+        """(900 / 299) * 299 is above 900 by the last bit."""
+        image = np.zeros((*sides, 3), np.float32)
+        for seed in range(3):
+            assert random_view(image, (size, size), np.random.default_rng(seed), flip=True).shape == (size, size, 3)
+
     def test_the_generator_decides(self):
         image = np.random.default_rng(0).random((20, 20, 3), np.float32)
         one, same, other = (

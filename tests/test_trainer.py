@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import re
 
@@ -5,13 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+from art.attacks.evasion import CarliniL2Method, DeepFool, FastGradientMethod, ProjectedGradientDescent
 from art.data_generators import NumpyDataGenerator, TensorFlowV2DataGenerator
 from art.estimators.classification import BlackBoxClassifier, TensorFlowV2Classifier
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier, VersatileTrainer
-from art_versatile.pairs import ArrayPairs
-from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, UNet256Generator, patchgan
+from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
 from art_versatile.pix2pix.presets import PRESETS
 from art_versatile.trainer import defend
 
@@ -29,6 +29,12 @@ def make_model(subclassed=False, softmax=False):
     ]
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers])
     return Wrapped(model) if subclassed else model
+
+
+def make_any_size():
+    model = keras.models.clone_model(make_model(), input_tensors=keras.Input((None, None, 3)))
+    model.set_weights(make_model().get_weights())
+    return model
 
 
 class Wrapped(keras.Model):
@@ -198,22 +204,55 @@ class TestFit:
         history = fit(trainer, images, nb_epochs=1)
         assert {"adversarial", "discriminator"} <= set(history.history)
 
-    def test_images_are_cropped_to_what_the_generator_takes(self, classifier, attacks):
-        """Windows of 32x24 out of 37x29, at another place each time where the preset does not hold to a grid."""
-        purifier = small_purifier()
-        assert purifier.generator.size_multiple == 8
-        trainer = VersatileTrainer(classifier, attacks, purifier, verbose=False)
-        preset = trainer._preset(np.zeros((4, 37, 29, 3)), 2, 3)
-        assert (preset.crop, preset.crop_step, preset.flip) == ((32, 24), 32, False)
+    def test_images_are_mirrored_up_to_what_the_generator_takes(self, attacks):
+        """As the purifier mirrors them: 37x29 to 40x32, at their far edges."""
+        classifier = make_classifier(make_any_size())
+        attack = FastGradientMethod(classifier, eps=0.1)
+        trainer = VersatileTrainer(classifier, attack, small_purifier(), verbose=False)
+        assert trainer.purifier.generator.size_multiple == 8
+        x = np.random.default_rng(0).random((4, 37, 29, 3), np.float32)
+        held = trainer._pairs(x, None)
+        np.testing.assert_array_equal(held.clean, np.pad(x, [(0, 0), (0, 3), (0, 3), (0, 0)], "reflect")[held.images])
+        np.testing.assert_array_equal(held.adversarial[:, :37, :29], attack.generate(x[held.images]))
+        np.testing.assert_allclose(
+            trainer._classify(held.clean, (37, 29)), classifier.predict(x[held.images]), atol=1e-5
+        )
+        preset = trainer._preset(2, 3)
+        assert (preset.crop, preset.flip) == (None, False)
         assert (preset.scale, preset.clean_share) == (PRESETS["compact"].scale, PRESETS["compact"].clean_share)
-        ramp = np.tile(np.linspace(0, 1, 37 * 29, dtype=np.float32).reshape(1, 37, 29, 1), (4, 1, 1, 3))
-        corners = set()
-        data = ArrayPairs(ramp, ramp).dataset(2, crop=preset.crop, flip=preset.flip, repeat=True)
-        for a, b in data.take(16):
-            assert a.shape[1:] == (32, 24, 3)
-            np.testing.assert_array_equal(a, b)
-            corners |= set(np.round(a[:, 0, 0, 0].numpy(), 6).tolist())
-        assert len(corners) > 5
+        history = fit(trainer, x, nb_epochs=1, validation_data=(x, np.zeros(4, int)))
+        assert {"val_clean_accuracy", "perceptual"} < set(history.history)
+
+    def test_smallest_perturbations_are_not_scaled(self, classifier):
+        """By what an attack is, whatever its name."""
+        attacks = [FastGradientMethod(classifier), CarliniL2Method(classifier), DeepFool(classifier)]
+        trainer = VersatileTrainer(classifier, attacks, small_purifier())
+        assert trainer._preset(2, 3).whole == ("1 CarliniL2Method", "2 DeepFool")
+
+    def test_batch_size_and_epochs_of_the_preset(self, classifier, attacks, images, tmp_path):
+        preset = dataclasses.replace(PRESETS["compact"], batch_size=2, schedule=LossSchedule([(3, 10.0, 1.0)]))
+        trainer = VersatileTrainer(
+            classifier, attacks, small_purifier(), preset=preset, perceptual=None, discriminator=None, verbose=False
+        )
+        assert len(trainer.fit(images, out=tmp_path).history["loss"]) == 3
+        assert VersatilePurifier.from_pretrained(tmp_path / "last").card["training"]["batch_size"] == 2
+
+    def test_the_card_is_of_what_was_trained(self, classifier, images, tmp_path):
+        """No figures of the weights before; where they came from, and the licence, stay."""
+        purifier = VersatilePurifier()
+        before = purifier.card
+        trainer = VersatileTrainer(
+            classifier, FastGradientMethod(classifier), purifier, perceptual=None, discriminator=None, verbose=False
+        )
+        fit(trainer, images, nb_epochs=1)
+        trainer.purifier.save(tmp_path)
+        card = VersatilePurifier.from_pretrained(tmp_path).card
+        assert "evaluation" in before
+        assert "evaluation" not in card
+        assert card["training"]["clean_sha256"]
+        assert card["initial_weights"] == {"sha256": before["weights"]["sha256"]}
+        assert card["license"] == before["license"]
+        assert "Apache-2.0" in card["encoder_license"]
 
     @pytest.mark.parametrize(
         ("epochs", "stages"),
@@ -243,19 +282,21 @@ class TestFit:
     @pytest.mark.parametrize("name", ["compact", "paper"])
     def test_the_default_optimizer_is_the_presets(self, classifier, attacks, name):
         trainer = VersatileTrainer(classifier, attacks, small_purifier(), preset=name, verbose=False)
-        got, expected = trainer._preset(np.zeros((4, 32, 32, 3)), 2, 3), PRESETS[name]
-        for field in ("learning_rate", "beta_1", "decay", "warmup", "clip_norm", "ema", "discriminator"):
+        got, expected = trainer._preset(2, 3), PRESETS[name]
+        for field in ("learning_rate", "beta_1", "decay", "warmup", "clip_norm", "ema"):
             assert getattr(got, field) == getattr(expected, field)
+        assert trainer.discriminator.count_params() == patchgan(expected.discriminator).count_params()
         assert trainer.schedule == expected.schedule
 
     def test_the_papers_preset(self, classifier, attacks, images, monkeypatch):
         """U-Net-256, VGG19 and PatchGAN; VGG19 would be downloaded."""
         asked = []
         monkeypatch.setattr(PerceptualLoss, "vgg19", classmethod(lambda cls, **kw: asked.append(kw) or None))
-        trainer = VersatileTrainer(classifier, attacks, preset="paper", verbose=False)
+        preset = dataclasses.replace(PRESETS["paper"], features_options={"distance": "l2"})
+        trainer = VersatileTrainer(classifier, attacks, preset=preset, verbose=False)
         assert trainer.purifier.generator.architecture == "unet256"
         trainer._perceptual_loss(images)
-        assert asked == [dict(PRESETS["paper"].features_options)]
+        assert asked == [{"distance": "l2"}]
         assert trainer.schedule == PAPER_SCHEDULE
 
     def test_what_ships_is_trained_further(self, classifier, images):
@@ -303,7 +344,7 @@ class NotYet(FastGradientMethod):
 
 
 class TestFixedSize:
-    """A classifier of 36x36 pixels, which the generator takes in windows of 32x32."""
+    """A classifier of 36x36 pixels, which the generator takes as 40x40."""
 
     @pytest.fixture(params=[False, True], ids=["functional", "subclassed"])
     def fixed(self, request):
@@ -330,19 +371,19 @@ class TestFixedSize:
         assert min(history.history["perceptual"]) > 0
         assert trainer.predict(large).shape == (8, CLASSES)
 
-    def test_windows_are_mirrored(self, fixed, large):
+    def test_the_classifier_sees_its_own_size(self, fixed, large):
+        """What was mirrored up to the generator's 40x40 is cut off again."""
         trainer = VersatileTrainer(fixed, NotYet(fixed), small_purifier(), verbose=False)
         loss = trainer._perceptual_loss(large)
-        windows = 0.5 * large[:, :32, :24], large[:, :32, :24]
-        mirrored = [np.pad(w, [(0, 0), (0, 4), (0, 12), (0, 0)], "reflect") for w in windows]
-        expected = PerceptualLoss.of_classifier(fixed.model, **PRESETS["compact"].features_options)(*mirrored)
-        np.testing.assert_allclose(loss(*windows), expected, rtol=1e-4)
+        padded = [np.pad(x, [(0, 0), (0, 4), (0, 4), (0, 0)], "reflect") for x in (0.5 * large, large)]
+        expected = PerceptualLoss.of_classifier(fixed.model, **PRESETS["compact"].features_options)(0.5 * large, large)
+        np.testing.assert_allclose(loss(*padded), expected, rtol=1e-4)
 
     @pytest.mark.parametrize("fixed", [False], indirect=True)
     def test_a_loss_that_does_not_fit_is_found_before_the_attacks(self, fixed, large):
         perceptual = PerceptualLoss(fixed.model, ["conv"])
         trainer = VersatileTrainer(fixed, NotYet(fixed), small_purifier(), perceptual=perceptual, verbose=False)
-        with pytest.raises(ValueError, match="Expected a perceptual loss that takes the crops, 32x32. Received Perc"):
+        with pytest.raises(ValueError, match="Expected a perceptual loss that takes the crops, 40x40. Received Perc"):
             fit(trainer, large)
 
 
@@ -473,6 +514,14 @@ class TestDefended:
         assert defended.preprocessing_defences == [first, second]
         assert classifier.preprocessing_defences == [second]
 
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [({"clip_values": (0, 255)}, r"clip_values \(0.0, 1.0\)"), ({"channels_first": True}, "channels_first")],
+    )
+    def test_a_purifier_of_other_pixels(self, classifier, options, message):
+        with pytest.raises(ValueError, match=f"Expected a purifier with the classifier's {message}"):
+            defend(classifier, small_purifier(**options))
+
     def test_before_fit(self, classifier, attacks):
         with pytest.raises(ValueError, match="Expected a fitted purifier: call fit first"):
             VersatileTrainer(classifier, attacks).get_classifier()
@@ -520,6 +569,7 @@ class TestParameters:
             ({"split": "some"}, ValueError, "Expected split to be one of"),
             ({"perceptual": "vgg"}, ValueError, "Expected perceptual to be"),
             ({"preset": "fast"}, ValueError, "Expected preset to be one of"),
+            ({"discriminator": 16}, ValueError, "Expected discriminator to be a network, 'preset' or None"),
             ({"discriminator": "patchgan"}, ValueError, "Expected discriminator to be a network, 'preset' or None"),
             ({"purifier": "clip"}, ValueError, r"Expected a purifier with the classifier's clip_values \(0.0, 1.0\)"),
             ({"purifier": "first"}, ValueError, "Expected a purifier with the classifier's channels_first"),
@@ -555,8 +605,3 @@ class TestParameters:
             trainer.fit(**spoil(images))
         for a, b in zip(before, trainer.purifier.generator.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
-
-    def test_images_too_small_for_the_generator(self, classifier, attacks, images):
-        purifier = VersatilePurifier(UNet256Generator(filters=2))
-        with pytest.raises(ValueError, match="Expected images of at least 256x256 pixels for unet256. Received 32x32"):
-            VersatileTrainer(classifier, attacks, purifier, verbose=False).fit(images)

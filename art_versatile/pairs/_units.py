@@ -209,16 +209,21 @@ def read_images(images: np.ndarray | list[str], settings: Settings, unit: Unit) 
 
     low, high = settings.clip_values
     shape = settings.image_shape[:2]
-    if not settings.flip and settings.zoom == 1:
+    # Of the image and the attack: a view does not depend on how the work is cut into shards.
+    seeds = [np.random.SeedSequence([settings.seed, 2, unit.attack, int(row)]) for row in unit.rows]
+    draws = [np.random.default_rng(seed) for seed in seeds]
+    if settings.zoom == 1:
         if not isinstance(images, np.ndarray):
             images = low + (high - low) * np.stack([load_image(file, shape[0]) for file in images])
-        return _rounded(images, settings)
+        pixels = np.asarray(images)
+        if settings.flip:
+            mirrored = np.array([rng.uniform() < 0.5 for rng in draws])
+            pixels = np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
+        return _rounded(pixels, settings)
     views = []
-    for image, row in zip(images, unit.rows, strict=True):
-        pixels = load_image(image) if isinstance(image, str) else (image - low) / (high - low)
-        # Of the image and the attack: the view does not depend on how the work is cut into shards.
-        rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 2, unit.attack, int(row)]))
-        views.append(random_view(pixels, shape, rng, zoom=settings.zoom, flip=settings.flip))
+    for image, rng in zip(images, draws, strict=True):
+        whole = load_image(image) if isinstance(image, str) else (image - low) / (high - low)
+        views.append(random_view(whole, shape, rng, zoom=settings.zoom, flip=settings.flip))
     return _rounded(low + (high - low) * np.stack(views), settings)
 
 

@@ -119,8 +119,9 @@ def generate_pairs(
     :param compression: "" or "GZIP". Perturbations hardly compress.
     :param flip: Mirror half of the images before they are attacked. An adversarial image that is mirrored, resized or
         moved afterwards has lost most of its effect: what varies the images has to come before the attack.
-    :param zoom: Attack a random part of each image, its sides 1 to ``zoom`` times smaller than the image's, resized.
-        Another part with each attack.
+    :param zoom: Above 1: attack a random part of each image, resized: the largest part of the stored images'
+        proportions, its sides divided by a factor from 1 to ``zoom``, anywhere in the image. Another part with each
+        attack.
     :param seed: Of the sampling, of flips and parts, and of the attacks.
     :param n_jobs: Number of processes, as in joblib; None is 1 unless ``joblib.parallel_config`` says otherwise.
         The backend chosen there (loky, Dask, Ray) runs the units.
@@ -322,6 +323,11 @@ def _open(
         return {}
     stored = read_json(f"{path}/{MANIFEST}")
     asked = json.loads(json.dumps(manifest))
+    stored["parameters"] = {
+        "flip": False,
+        "zoom": 1.0,
+        **stored.get("parameters", {}),
+    }  # not written by earlier versions
     keys = ("format", "parameters", "image_shape", "images")
     if changes := [change for key in keys for change in _changes(stored.get(key), asked[key], key)]:
         raise ValueError(

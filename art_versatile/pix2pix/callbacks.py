@@ -414,8 +414,10 @@ class Checkpoint(keras.callbacks.Callback):
         variables = [variable.value for part in networks if part is not None for variable in part.variables]
         self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
         checkpoint = tf.train.Checkpoint(variables=variables, state=self._state)
-        _mend_list(folder)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
+        self._folder, self._checkpoint, self._listed = Path(folder), checkpoint, _listed(folder)
+        if write:
+            _mend_list(Path(folder), self._listed)
+            self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
 
     def restore(self) -> int:
         """
@@ -424,11 +426,9 @@ class Checkpoint(keras.callbacks.Callback):
         :return: The epoch to go on with.
         :raises ValueError: If it is of a run with other settings, or none can be read; nothing has been changed then.
         """
-        latest = self._manager.latest_checkpoint
-        if latest is None:
-            return 0
+        found = sorted({*self._listed, *checkpoints_in(self._folder)}, key=_number, reverse=True)
         first_error: Exception | None = None
-        for path in dict.fromkeys([latest, *reversed(self._manager.checkpoints)]):
+        for path in found:
             try:
                 known, history = _read_checkpoint(path)
             except _UNREADABLE as err:
@@ -439,10 +439,14 @@ class Checkpoint(keras.callbacks.Callback):
             if other:
                 detail = "; ".join(f"{key}: {known.get(key)!r} there, {self._identity[key]!r} now" for key in other)
                 raise ValueError(f"Expected the settings of the run that is to go on. Received others: {detail}.")
-            self._manager.checkpoint.restore(path).assert_consumed()
+            self._checkpoint.restore(path).assert_consumed()
             self._history[:] = history
             return len(history)
-        raise ValueError(f"Expected a checkpoint of this package. Received {latest}: {first_error!r}") from first_error
+        if not self._listed and len(found) < 2:
+            return 0  # nothing, or a first one that a killed run was writing
+        raise ValueError(
+            f"Expected a checkpoint of this package. Received {found[0]}: {first_error!r}"
+        ) from first_error
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Count the epoch's steps."""
@@ -467,18 +471,43 @@ def checkpoints_in(folder: str | Path) -> list[str]:
     return [str(file.with_suffix("")) for file in Path(folder).glob("ckpt-*.index") if file.stem[5:].isdecimal()]
 
 
-def _mend_list(folder: Path) -> None:
-    """Write TensorFlow's list of the checkpoints anew, where it lacks the newest or cannot be read."""
-    found = sorted(checkpoints_in(folder), key=lambda path: int(path.rpartition("-")[2]))
-    if not found:
-        return
+def holds_run(folder: str | Path) -> bool:
+    """Whether a run's folder holds more than a first checkpoint that was never finished."""
+    found = checkpoints_in(folder)
+    return bool(_listed(folder)) or len(found) > 1 or any(_is_readable(path) for path in found)
+
+
+def _is_readable(checkpoint: str) -> bool:
     try:
-        listed = tf.train.get_checkpoint_state(str(folder))
-    except ValueError:  # it holds nothing
-        listed = None
-    if listed is None or found[-1] not in listed.all_model_checkpoint_paths:
-        logger.warning("The list of the checkpoints in %s is damaged and is made anew.", folder)
-        tf.compat.v1.train.update_checkpoint_state(str(folder), found[-1], found)
+        _read_checkpoint(checkpoint)
+    except _UNREADABLE:
+        return False
+    return True
+
+
+def _number(checkpoint: str) -> int:
+    return int(checkpoint.rpartition("-")[2])
+
+
+def _listed(folder: str | Path) -> list[str]:
+    """The checkpoints in TensorFlow's list of them, oldest first; none where it is missing or damaged."""
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except ValueError:  # it is empty
+        return []
+    return [] if state is None else [path for path in state.all_model_checkpoint_paths if path[-1].isdecimal()]
+
+
+def _mend_list(folder: Path, listed: list[str]) -> None:
+    """Write TensorFlow's list anew where it lacks the newest checkpoint or cannot be read: the manager would stop."""
+    found = sorted(checkpoints_in(folder), key=_number)
+    if not found or found[-1] in listed:
+        return
+    logger.warning("The list of the checkpoints in %s is damaged and is made anew.", folder)
+    times = [Path(f"{path}.index").stat().st_mtime for path in found]
+    tf.compat.v1.train.update_checkpoint_state(
+        str(folder), found[-1], found, all_model_checkpoint_timestamps=times, last_preserved_timestamp=0.0
+    )
 
 
 _UNREADABLE = (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError)

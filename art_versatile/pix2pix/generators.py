@@ -194,15 +194,16 @@ class LowPassMix(layers.Layer):
 
 @contextlib.contextmanager
 def output_noise_left_out(generator: keras.Model) -> Iterator[None]:
-    """With ``training=True``, and traced inside, a generator adds no noise to its output."""
-    found = [layer for layer in generator.layers if layer.name == "output_z"]
+    """With ``training=True`` a generator adds no noise to its output. What is traced inside keeps to that."""
+    found = [layer for layer in generator.layers if isinstance(layer, Noise) and layer.name == "output_z"]
+    before = [layer.drawn for layer in found]
     for layer in found:
         layer.drawn = False
     try:
         yield
     finally:
-        for layer in found:
-            layer.drawn = True
+        for layer, drawn in zip(found, before, strict=True):
+            layer.drawn = drawn
 
 
 def _check_ints(name: str, values: Sequence[int], multiple: int = 1) -> tuple[int, ...]:

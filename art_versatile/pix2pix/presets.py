@@ -113,6 +113,7 @@ PRESETS: dict[str, Preset] = {
             "blocks": (1, 1, 1, 1),
             "encoder": "efficientnet_lite0",
             "noise": 0.0,
+            "output_noise": 0.02,
         },
         discriminator=16,
         features="classifier",

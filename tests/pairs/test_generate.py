@@ -323,6 +323,32 @@ def test_flips_and_parts_come_before_the_attack(tmp_path, made):
     assert {key: store.manifest["parameters"][key] for key in ("flip", "zoom")} == {"flip": True, "zoom": 1.5}
 
 
+def test_flips_alone_keep_the_centre(tmp_path, made):
+    write_tree(tmp_path, {"flat": 9}, sides=(20, 33))
+    plain, flipped = (
+        generate(tmp_path / "flat", made, tmp_path / str(flip), flip=flip, split="every", dtype="float32").arrays()
+        for flip in (False, True)
+    )
+    mirrored = 0
+    for pixels, image in zip(flipped.clean, flipped.images, strict=True):
+        whole = plain.clean[plain.images == image][0]
+        mirrored += np.array_equal(pixels, whole[:, ::-1])
+        assert np.array_equal(pixels, whole) or np.array_equal(pixels, whole[:, ::-1])
+    assert 3 < mirrored < 15
+
+
+def test_a_store_from_before_flips_and_parts(tmp_path, images, made):
+    """It is of neither, and complete."""
+    store = generate(images, made, tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for key in ("flip", "zoom"):
+        del manifest["parameters"][key]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert len(generate(images, made, tmp_path)) == len(store)
+    with pytest.raises(ValueError, match=r"parameters.flip True \(stored: False\)"):
+        generate(images, made, tmp_path, flip=True)
+
+
 def test_flips_of_an_array(tmp_path, images):
     """Without a zoom an array's images are themselves or their mirror images, in any range of the pixels."""
     made = target(clip_values=(-1.0, 1.0))

@@ -24,6 +24,7 @@ from art_versatile.pix2pix.callbacks import (
     TensorBoard,
     TrainingLog,
     checkpoints_in,
+    holds_run,
     patience_is_over,
     purifying,
 )
@@ -453,6 +454,56 @@ class TestCheckpoint:
         assert Checkpoint(tmp_path, again, other_history, self.IDENTITY).restore() == 2
         for got, want in zip(self.state(again), self.state(model), strict=True):
             np.testing.assert_array_equal(got, want)
+
+    LISTS = {  # noqa: RUF012
+        "whole": lambda place: None,
+        "stale": lambda place: place.write_text(
+            'model_checkpoint_path: "ckpt-1"\nall_model_checkpoint_paths: "ckpt-1"\n'
+        ),
+        "missing": lambda place: place.unlink(),
+        "empty": lambda place: place.write_bytes(b""),
+    }
+
+    @pytest.mark.parametrize("listed", LISTS)
+    @pytest.mark.parametrize("write", [True, False])
+    def test_killed_while_a_checkpoint_was_written(self, tmp_path, listed, write):
+        """TensorFlow writes an index in place: a cut-off one, newer than its list, does not hide the one before."""
+        model, history = self.model(), []
+        checkpoint = Checkpoint(tmp_path, model, history, self.IDENTITY)
+        for epoch in range(3):
+            history.append({"epoch": epoch})
+            checkpoint.on_epoch_end(epoch)
+        index = tmp_path / "ckpt-3.index"
+        index.write_bytes(index.read_bytes()[:50])
+        self.LISTS[listed](tmp_path / "checkpoint")
+        before = (tmp_path / "checkpoint").read_bytes() if (tmp_path / "checkpoint").exists() else None
+        again, other_history = self.model(seed=1), []
+        other = Checkpoint(tmp_path, again, other_history, self.IDENTITY, write=write)
+        assert other.restore() == 2
+        if not write:
+            after = (tmp_path / "checkpoint").read_bytes() if (tmp_path / "checkpoint").exists() else None
+            assert after == before
+            return
+        for epoch in (2, 3, 4):
+            other_history.append({"epoch": epoch})
+            other.on_epoch_end(epoch)
+        assert sorted(file.name for file in tmp_path.glob("*.index")) == ["ckpt-4.index", "ckpt-5.index"]
+        assert Checkpoint(tmp_path, again, [], self.IDENTITY).restore() == 5
+
+    def test_killed_while_the_first_checkpoint_was_written(self, tmp_path):
+        model = self.model()
+        Checkpoint(tmp_path, model, [{"epoch": 0}], self.IDENTITY).on_epoch_end(0)
+        assert holds_run(tmp_path)
+        (tmp_path / "ckpt-1.index").write_bytes((tmp_path / "ckpt-1.index").read_bytes()[:50])
+        assert holds_run(tmp_path)  # it was finished once
+        (tmp_path / "checkpoint").unlink()
+        assert not holds_run(tmp_path)
+        history = []
+        anew = Checkpoint(tmp_path, model, history, self.IDENTITY)
+        assert anew.restore() == 0
+        history.append({"epoch": 0})
+        anew.on_epoch_end(0)
+        assert Checkpoint(tmp_path, model, [], self.IDENTITY).restore() == 1
 
     def test_without_leave_to_write(self, tmp_path):
         Checkpoint(tmp_path / "c", self.model(), [{"epoch": 0}], self.IDENTITY, write=False).on_epoch_end(0)
