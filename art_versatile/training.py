@@ -492,7 +492,8 @@ def _parameters(
         # What the preset says of Adam is the discriminator's alone.
         adam = {name: fields.pop(name) for name in ("learning_rate", "decay", "warmup", "beta_1")}
         fields["discriminator_optimizer"] = None if model.discriminator is None else adam
-    fields["ema"] = _average(model.optimizer)
+        fields["ema"] = _average(optimizer)
+    fields["ema_momentum"] = _average(model.optimizer)  # the run may be too short for the preset's
     parameters = {
         **fields,
         "perceptual": None if model.perceptual is None else repr(model.perceptual),

@@ -495,7 +495,8 @@ def _listed(folder: str | Path) -> list[str]:
         state = tf.train.get_checkpoint_state(str(folder))
     except ValueError:  # it is empty
         return []
-    return [] if state is None else [path for path in state.all_model_checkpoint_paths if path[-1].isdecimal()]
+    paths = [] if state is None else [*state.all_model_checkpoint_paths, state.model_checkpoint_path]
+    return [path for path in dict.fromkeys(paths) if path[-1:].isdecimal()]
 
 
 def _mend_list(folder: Path, listed: list[str]) -> None:
