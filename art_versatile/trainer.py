@@ -25,7 +25,7 @@ from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays
-from art_versatile.pix2pix.discriminators import patchgan
+from art_versatile.pix2pix.generators import mirrored_up, padded_sides
 from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.presets import PRESETS, Preset
 from art_versatile.pix2pix.schedule import LossSchedule
@@ -93,9 +93,7 @@ class VersatileTrainer(Trainer):
         self.preset = preset
         self.schedule = preset.schedule if schedule is None else schedule
         if isinstance(discriminator, str) and discriminator == "preset":
-            discriminator = preset.discriminator
-            if isinstance(discriminator, int):  # built once: it goes on from one fit to the next
-                discriminator = patchgan(discriminator, seed=seed + 1)
+            discriminator = training.new_discriminator(preset, seed)  # once: it goes on from one fit to the next
         self.discriminator = discriminator
         self.perceptual, self.split, self.seed, self.verbose = perceptual, split, seed, verbose
         self.optimizer = optimizer
@@ -137,15 +135,7 @@ class VersatileTrainer(Trainer):
                 f"Expected discriminator to be a network, 'preset' or None. Received {self.discriminator!r}."
             )
         check_choice("split", self.split, ("one_per_image", "every"))
-        if not np.allclose(self.purifier.clip_values, self._clip_values):
-            raise ValueError(
-                f"Expected a purifier with the classifier's clip_values {self._clip_values}. Received "
-                f"{self.purifier.clip_values}."
-            )
-        if self.purifier.channels_first != bool(getattr(self._classifier, "channels_first", False)):
-            raise ValueError(
-                f"Expected a purifier with the classifier's channels_first. Received {self.purifier.channels_first}."
-            )
+        _check_pixels(self._classifier, self.purifier)
 
     def fit(
         self,
@@ -203,7 +193,8 @@ class VersatileTrainer(Trainer):
             "progress": verbose,
         }
         # All that can be wrong is looked at before images are attacked.
-        training.check_arguments((*self._padded(x), 3), out, validation=validation, **arguments, **changes)
+        sides = padded_sides(self.purifier.generator, *self._sides(x))
+        training.check_arguments((*sides, 3), out, validation=validation, **arguments, **changes)
         if validation is not None:
             validation = dataclasses.replace(validation, pairs=self._pairs(held_x, held_y, verbose))
         pairs = ArrayPairs(*self._pairs(x, y, verbose)[:4], names)
@@ -307,12 +298,6 @@ class VersatileTrainer(Trainer):
         height, width = x.shape[2:] if self.purifier.channels_first else x.shape[1:3]
         return height, width
 
-    def _padded(self, x: np.ndarray) -> tuple[int, int]:
-        """The same, up to what the generator takes."""
-        multiple = int(getattr(self.purifier.generator, "size_multiple", 1))
-        height, width = (-(-side // multiple) * multiple for side in self._sides(x))
-        return height, width
-
     def _schedule(self, epochs: int) -> LossSchedule:
         """The schedule, cut or prolonged to so many epochs."""
         weights = [self.schedule(epoch) for epoch in range(epochs)]
@@ -339,10 +324,8 @@ class VersatileTrainer(Trainer):
         pair = [np.concatenate(adversarial), x[rows]]
         if self.purifier.channels_first:
             pair = [np.transpose(images, (0, 2, 3, 1)) for images in pair]
-        (height, width), (padded_height, padded_width) = self._sides(x), self._padded(x)
-        margins = [(0, 0), (0, padded_height - height), (0, padded_width - width), (0, 0)]
         pair = [np.clip((images - low) / (high - low), 0, 1).astype(np.float32) for images in pair]
-        x_adv, clean = (np.pad(images, margins, "reflect") for images in pair)
+        x_adv, clean = (mirrored_up(self.purifier.generator, images) for images in pair)
         numbers = np.repeat(np.arange(len(chosen)), [len(index) for index in chosen])
         return PairArrays(x_adv, clean, np.argmax(one_hot, axis=1)[rows], numbers, rows)
 
@@ -403,14 +386,8 @@ def _one_range(clip_values: Any) -> tuple[float, float]:
     return float(bounds[0][0]), float(bounds[1][0])
 
 
-def defend(classifier: Any, purifier: VersatilePurifier) -> Any:
-    """
-    A copy of an ART classifier that purifies before its own defences; the two share the model.
-
-    :param classifier: Any ART classifier that takes ``preprocessing_defences``; it stays as it was.
-    :param purifier: The purifier.
-    :raises ValueError: If the two are not of one range of pixels or one layout.
-    """
+def _check_pixels(classifier: Any, purifier: VersatilePurifier) -> None:
+    """Whether the two are of one range of pixels, where the classifier has one, and of one layout."""
     clip_values = getattr(classifier, "clip_values", None)
     if clip_values is not None and not np.allclose(_one_range(clip_values), purifier.clip_values):
         raise ValueError(
@@ -421,6 +398,17 @@ def defend(classifier: Any, purifier: VersatilePurifier) -> Any:
         raise ValueError(
             f"Expected a purifier with the classifier's channels_first. Received {purifier.channels_first}."
         )
+
+
+def defend(classifier: Any, purifier: VersatilePurifier) -> Any:
+    """
+    A copy of an ART classifier that purifies before its own defences; the two share the model.
+
+    :param classifier: Any ART classifier that takes ``preprocessing_defences``; it stays as it was.
+    :param purifier: The purifier.
+    :raises ValueError: If the two are not of one range of pixels or one layout.
+    """
+    _check_pixels(classifier, purifier)
     defended = copy.copy(classifier)
     # ART refills this list in place: the copy needs its own.
     defended.preprocessing_operations = []

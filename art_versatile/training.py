@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from art_versatile.pix2pix.model import Pix2Pix
     from art_versatile.pix2pix.perceptual import PerceptualLoss
 
-__all__ = ["TrainingResult", "Validation", "check_arguments", "check_folder", "new_generator", "train"]
+__all__ = [
+    "TrainingResult",
+    "Validation",
+    "check_arguments",
+    "check_folder",
+    "new_discriminator",
+    "new_generator",
+    "train",
+]
 
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
@@ -377,6 +385,23 @@ def new_generator(preset: str | Preset = "compact", seed: int = 0) -> CompactGen
     return generator
 
 
+def new_discriminator(preset: str | Preset = "compact", seed: int = 0) -> keras.Model | None:
+    """
+    The discriminator of a preset: a new one, or the network that the preset holds; None where it has none.
+
+    :param preset: As in :func:`new_generator`.
+    :param seed: Of the run; that of the discriminator's initial weights is the next one.
+    """
+    import keras
+
+    from art_versatile.pix2pix import patchgan
+
+    discriminator = _settings(preset, {}).discriminator
+    if discriminator is None or isinstance(discriminator, keras.Model):
+        return discriminator
+    return patchgan(discriminator, seed=seed + 1)
+
+
 def _networks(
     settings: Preset,
     image_shape: tuple[int, int, int],
@@ -385,16 +410,12 @@ def _networks(
     seed: int,
 ) -> tuple[keras.Model, keras.Model | None, PerceptualLoss | None]:
     """Generator, discriminator and perceptual loss: those given, or the preset's."""
-    import keras
-
-    from art_versatile.pix2pix import PerceptualLoss, patchgan
+    from art_versatile.pix2pix import PerceptualLoss
 
     if generator is None:
         generator = new_generator(settings, seed)
     sides = _check_size(generator, image_shape, settings)
-    discriminator = settings.discriminator
-    if discriminator is not None and not isinstance(discriminator, keras.Model):
-        discriminator = patchgan(discriminator, seed=seed + 1)
+    discriminator = new_discriminator(settings, seed)
     if perceptual is None and settings.features == "vgg19":
         perceptual = PerceptualLoss.vgg19(**settings.features_options)
     if perceptual is not None:

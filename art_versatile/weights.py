@@ -90,14 +90,15 @@ def save(
     block = serialize(arrays)
     digest = hashlib.sha256(block).hexdigest()
     name = f"generator-{digest[:12]}.safetensors"
+    config = generator.get_config()
     content = {
         "format": FORMAT,
         "art_versatile": __version__,
         "architecture": architecture,
-        "config": generator.get_config(),
+        "config": config,
         "parameters": int(sum(a.size for a in arrays.values())),
         "weights": {"file": name, "sha256": digest, "dtype": dtype, "bytes": len(block)},
-        **({"encoder_license": ENCODER_LICENSE} if generator.get_config().get("encoder") else {}),
+        **({"encoder_license": ENCODER_LICENSE} if config.get("encoder") else {}),
         **(card or {}),
     }
     text = json.dumps(content, indent=2) + "\n"

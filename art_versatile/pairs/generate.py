@@ -323,11 +323,8 @@ def _open(
         return {}
     stored = read_json(f"{path}/{MANIFEST}")
     asked = json.loads(json.dumps(manifest))
-    stored["parameters"] = {
-        "flip": False,
-        "zoom": 1.0,
-        **stored.get("parameters", {}),
-    }  # not written by earlier versions
+    # Earlier versions did not write these two.
+    stored["parameters"] = {"flip": False, "zoom": 1.0, **stored.get("parameters", {})}
     keys = ("format", "parameters", "image_shape", "images")
     if changes := [change for key in keys for change in _changes(stored.get(key), asked[key], key)]:
         raise ValueError(

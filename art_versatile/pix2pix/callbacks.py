@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from art_versatile._files import atomic_path
+from art_versatile.pix2pix.generators import mirrored_up
 
 __all__ = [
     "Checkpoint",
@@ -114,13 +115,11 @@ def purifying(generator: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
     :param generator: (N, H, W, 3) in [0, 1] -> the same shape; its weights may change between the calls.
     """
-    multiple = int(getattr(generator, "size_multiple", 1))
     compiled = tf.function(lambda images: generator(images, training=False), reduce_retracing=True)
 
     def purify(images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
-        margins = [(0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)]
-        return compiled(tf.constant(np.pad(images, margins, mode="reflect"))).numpy()[:, :height, :width]
+        return compiled(tf.constant(mirrored_up(generator, images))).numpy()[:, :height, :width]
 
     return purify
 

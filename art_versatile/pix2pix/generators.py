@@ -22,7 +22,15 @@ from art_versatile._checks import check_bool, check_choice
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.precision import follow_global_policy
 
-__all__ = ["GENERATORS", "CompactGenerator", "UNet256Generator", "build_generator", "output_noise_left_out"]
+__all__ = [
+    "GENERATORS",
+    "CompactGenerator",
+    "UNet256Generator",
+    "build_generator",
+    "mirrored_up",
+    "output_noise_left_out",
+    "padded_sides",
+]
 
 _register = keras.saving.register_keras_serializable(package="art_versatile")
 
@@ -190,6 +198,20 @@ class LowPassMix(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "sigmas": self.sigmas, "factor": self.factor}
+
+
+def padded_sides(generator: keras.Model, height: int, width: int) -> tuple[int, int]:
+    """Height and width up to the multiples that a generator takes."""
+    multiple = int(getattr(generator, "size_multiple", 1))
+    return height + -height % multiple, width + -width % multiple
+
+
+def mirrored_up(generator: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W, 3), mirrored at their far edges up to a size that a generator takes."""
+    height, width = images.shape[1:3]
+    padded_height, padded_width = padded_sides(generator, height, width)
+    margins = [(0, 0), (0, padded_height - height), (0, padded_width - width), (0, 0)]
+    return np.pad(images, margins, mode="reflect")
 
 
 @contextlib.contextmanager

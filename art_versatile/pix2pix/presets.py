@@ -101,8 +101,9 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset(architecture="unet256", flip=False),
     # Not the paper's. The prediction and the last features of the classifier weigh most: a small pixel error still
     # fools it, and the pixels and the early features pull the other way (cosine of their mean gradients with the
-    # prediction's: -0.2 to -0.7). With ten times the pixels' share and the middle layers, training came to rest at 38%
-    # recovered; with these weights it went on to 60% in 1,000 steps (natural images, eps 8/255, n = 240).
+    # prediction's: -0.2 to -0.7). With a pixel weight of ten times the perceptual one and the middle layers, training
+    # came to rest at 38% recovered; with this ratio and these layers it went on to 60% in 1,000 steps (natural images,
+    # eps 8/255, n = 240).
     # Crops stay on the classifier's grid and are not mirrored: elsewhere EfficientNet-Lite0 is hardly fooled by its own
     # adversarial images (KL divergence of 12.4 in place, 3.3 mirrored, 2.3 moved by 3 pixels; six attacks at 8/255, 96
     # images), and what is trained on such crops does not hold against the attack itself.

