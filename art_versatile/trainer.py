@@ -181,7 +181,7 @@ class VersatileTrainer(Trainer):
             held_x, held_y = self._check_data(*validation_data)
             if held_y is None:
                 raise ValueError("Expected right labels with the validation images. Received None.")
-            classify = functools.partial(self._classify, sides=self._sides(x))
+            classify = functools.partial(self._classify, sides=self._sides(held_x))
             validation = training.Validation(self._blank_pairs(), names, classify)
         arguments: dict[str, Any] = {
             "preset": preset,
@@ -201,12 +201,11 @@ class VersatileTrainer(Trainer):
         result = training.train(pairs, out, validation=validation, **arguments, **changes)
         self._fitted = True
         # Facts and figures on the card were those of the weights before.
-        origin = self.purifier.card.get("weights", {}).get("sha256")
-        self.purifier.card = {
-            "training": result.parameters,
-            **({} if origin is None else {"initial_weights": {"sha256": origin}}),
-            **{key: self.purifier.card[key] for key in ("license",) if key in self.purifier.card},
-        }
+        before, card = self.purifier.card, {"training": result.parameters}
+        if "weights" in before:
+            card["initial_weights"] = {"sha256": before["weights"]["sha256"]}
+        card |= {key: before[key] for key in ("initial_weights", "license") if key in before and key not in card}
+        self.purifier.card = card
         history = keras.callbacks.History()
         history.epoch = [int(row["epoch"]) for row in result.history]
         for row in result.history:

@@ -222,6 +222,12 @@ class TestFit:
         assert (preset.scale, preset.clean_share) == (PRESETS["compact"].scale, PRESETS["compact"].clean_share)
         history = fit(trainer, x, nb_epochs=1, validation_data=(x, np.zeros(4, int)))
         assert {"val_clean_accuracy", "perceptual"} < set(history.history)
+        # Held images of another size are classified at theirs.
+        asked, held = [], x[:, :, :21]
+        predict = classifier.predict
+        classifier.predict = lambda images, **kwargs: asked.append(images.shape[1:3]) or predict(images, **kwargs)
+        fit(trainer, x, nb_epochs=1, validation_data=(held, np.zeros(4, int)))
+        assert set(asked) == {(37, 29), (37, 21)}
 
     def test_smallest_perturbations_are_not_scaled(self, classifier):
         """By what an attack is, whatever its name."""
@@ -244,7 +250,8 @@ class TestFit:
         trainer = VersatileTrainer(
             classifier, FastGradientMethod(classifier), purifier, perceptual=None, discriminator=None, verbose=False
         )
-        fit(trainer, images, nb_epochs=1)
+        for _ in range(2):
+            fit(trainer, images, nb_epochs=1)
         trainer.purifier.save(tmp_path)
         card = VersatilePurifier.from_pretrained(tmp_path).card
         assert "evaluation" in before
