@@ -16,8 +16,10 @@ import typer
 from art_versatile._version import __version__
 
 if TYPE_CHECKING:
+    import rich.table
     from art.estimators.classification import TensorFlowV2Classifier
 
+    from art_versatile.evaluation.records import Check, EvaluationRecord
     from art_versatile.pairs import PairStore
     from art_versatile.pix2pix.perceptual import PerceptualLoss
     from art_versatile.pix2pix.presets import Preset
@@ -107,6 +109,128 @@ def demo(
         records = run_demo(out, images=images, eps=budget, seed=seed, report=report)
     console.print(accuracy_table(records).to_rich())
     console.print(f"page: {out / 'report.html'}    records: {out / 'records.json'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    images: Annotated[
+        Path | None, typer.Argument(help="A folder of photographs; by default those of the demonstration.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Argument(help="CSV table of their classes.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report.html and records.json.")] = Path("evaluation"),
+    file_column: Annotated[str, typer.Option(help="Column of the file names.")] = "file",
+    label_column: Annotated[str, typer.Option(help="Column of the class index.")] = "label",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many labelled images.")] = None,
+    classifier: Annotated[str, typer.Option(help="Name of a classifier of this package.")] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")] = "compact",
+    eps: Annotated[str, typer.Option(help="L-infinity budgets, pixels in [0, 1], the main one first.")] = "8/255",
+    preset: Annotated[str, typer.Option(help="How much is spent: quick or paper.")] = "quick",
+    threats: Annotated[
+        str, typer.Option(help="Out of static, transfer, query and adaptive, with commas.")
+    ] = "static,transfer,query,adaptive",
+    surrogate: Annotated[
+        str | None, typer.Option(help="Name of the classifier of transferred attacks; none by default.")
+    ] = None,
+    controls: Annotated[
+        int, typer.Option(min=0, help="Attack defences that are known to fall, too, on so many images.")
+    ] = 0,
+    eot_samples: Annotated[int, typer.Option(min=1, help="Draws of a random defence in each gradient.")] = 20,
+    image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images attacked at once.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the attacks.")] = 0,
+) -> None:
+    """Attack a purifier in every way there is; print tables, checks and a verdict, write an HTML page."""
+    from rich.console import Console
+
+    if (images is None) != (labels is None):
+        raise _fail(ValueError("Expected both a folder and a table of labels, or neither. Received one."))
+    console = Console()
+    with _reported(), console.status("starting") as status:
+        main_eps, *other_eps = _budgets(eps).values()
+        if images is None or labels is None:
+            from art_versatile.images import demo_images
+
+            x, y, names = demo_images(limit or 20, image_size)
+            dataset = "foolbox ImageNet samples"
+        else:
+            x, y, names = _labelled(images, labels, file_column, label_column, limit, image_size)
+            dataset = f"{images.name}, first {len(x)}"
+
+        from art_versatile.classifiers import class_names, load_classifier
+        from art_versatile.experiments.robustness import evaluate as run
+        from art_versatile.purifier import VersatilePurifier
+
+        def report(line: str) -> None:
+            console.print(f"  {line}", highlight=False)
+            status.update(line)
+
+        found = run(
+            load_classifier(classifier, image_size),
+            {"VersatilePurifier": VersatilePurifier.from_pretrained(weights)},
+            x,
+            y,
+            out,
+            dataset=dataset,
+            classifier_name=f"{classifier} at {image_size}x{image_size}",
+            eps=main_eps,
+            other_eps=other_eps,
+            preset=preset,
+            threats=[threat.strip() for threat in threats.split(",")],
+            surrogate=None if surrogate is None else load_classifier(surrogate, image_size),
+            controls=controls,
+            eot_samples=eot_samples,
+            batch_size=batch_size,
+            seed=seed,
+            names=names,
+            class_names=class_names(),
+            report=report,
+        )
+    for table in _tables(found.records):
+        console.print(table)
+    console.print(_check_table(found.checks))
+    for sentence in found.verdicts:
+        console.print(sentence, highlight=False)
+    console.print(f"page: {out / 'report.html'}    records: {out / 'records.json'}", highlight=False, soft_wrap=True)
+
+
+def _labelled(
+    folder: Path, labels: Path, file_column: str, label_column: str, limit: int | None, size: int
+) -> tuple[Any, Any, list[str]]:
+    """The first images that a table names, with their classes."""
+    import numpy as np
+
+    from art_versatile.images import list_images, load_images, read_labels
+
+    table = read_labels(labels, file=file_column, label=label_column)
+    files = {path.name: path for path in list_images(folder)}
+    names = [name for name in table if name in files][:limit]
+    if not names:
+        raise ValueError(f"Expected images of {folder} in {labels}. Received {len(table)} other names.")
+    return load_images([files[name] for name in names], size), np.array([table[name] for name in names]), names
+
+
+def _tables(records: list[EvaluationRecord]) -> list[rich.table.Table]:
+    """One for each threat model: they are never mixed."""
+    from art_versatile.evaluation.records import CLEAN, THREAT_MODELS
+    from art_versatile.reports.tables import accuracy_table
+
+    tables = []
+    for threat in THREAT_MODELS[1:]:
+        attacked = [record for record in records if record.threat_model == threat]
+        shown = {record.defence for record in attacked}
+        clean = [record for record in records if record.attack == CLEAN and record.defence in shown]
+        tables += [accuracy_table([*clean, *attacked]).to_rich()] if attacked else []
+    return tables
+
+
+def _check_table(checks: list[Check]) -> rich.table.Table:
+    from rich.table import Table
+
+    words = {True: "passed", False: "FAILED", None: "not run"}
+    table = Table("check", "defence", "result", "compared", title="Was the attack strong enough?")
+    for check in checks:
+        table.add_row(check.name, check.defence, words[check.passed], check.said)
+    return table
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import itertools
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 
 from art_versatile import training
 from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer
+from art_versatile.attacks.adaptive import check_pixels, defend, one_range
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.pairs.memory import ArrayPairs
@@ -99,7 +99,7 @@ class VersatileTrainer(Trainer):
         self.optimizer = optimizer
         if getattr(classifier, "clip_values", None) is None:
             raise ValueError("Expected an ART classifier with clip_values. Received one without.")
-        self._clip_values = low, high = _one_range(classifier.clip_values)
+        self._clip_values = low, high = one_range(classifier.clip_values)
         if attacks is None:
             attacks = paper_attacks(classifier, 16 / 255 * (high - low), eps_step=0.01 * (high - low))
         elif isinstance(attacks, EvasionAttack):
@@ -135,7 +135,7 @@ class VersatileTrainer(Trainer):
                 f"Expected discriminator to be a network, 'preset' or None. Received {self.discriminator!r}."
             )
         check_choice("split", self.split, ("one_per_image", "every"))
-        _check_pixels(self._classifier, self.purifier)
+        check_pixels(self._classifier, self.purifier)
 
     def fit(
         self,
@@ -304,7 +304,13 @@ class VersatileTrainer(Trainer):
 
     def _pairs(self, x: np.ndarray, y: np.ndarray | None, verbose: bool = False) -> PairArrays:
         """Adversarial and clean images, (M, H, W, 3) in [0, 1], with labels and the numbers of attacks and images."""
-        labels = np.argmax(self._classifier.predict(x), axis=1) if y is None else np.asarray(y)
+        if y is None:  # a batch at a time: ART hands an array to the model whole
+            size = self.purifier.batch_size
+            labels = np.concatenate(
+                [np.argmax(self._classifier.predict(x[i : i + size]), axis=1) for i in range(0, len(x), size)]
+            )
+        else:
+            labels = np.asarray(y)
         one_hot = check_and_transform_label_format(labels, nb_classes=self._classifier.nb_classes)
         order = np.random.default_rng(self.seed).permutation(len(x))
         adversarial, chosen = [], []
@@ -374,42 +380,3 @@ class VersatileTrainer(Trainer):
             f"{type(self).__name__}(classifier={type(self._classifier).__name__}, attacks={list(self.attacks)}, "
             f"purifier={self.purifier!r}, schedule={self.schedule!r}, split={self.split!r}, seed={self.seed})"
         )
-
-
-def _one_range(clip_values: Any) -> tuple[float, float]:
-    """The range of all channels, as two floats."""
-    bounds = [np.unique(bound) for bound in clip_values]
-    if [len(bound) for bound in bounds] != [1, 1]:
-        received = [np.asarray(bound).tolist() for bound in clip_values]
-        raise ValueError(f"Expected clip_values of one range for all channels. Received {received}.")
-    return float(bounds[0][0]), float(bounds[1][0])
-
-
-def _check_pixels(classifier: Any, purifier: VersatilePurifier) -> None:
-    """Whether the two are of one range of pixels, where the classifier has one, and of one layout."""
-    clip_values = getattr(classifier, "clip_values", None)
-    if clip_values is not None and not np.allclose(_one_range(clip_values), purifier.clip_values):
-        raise ValueError(
-            f"Expected a purifier with the classifier's clip_values {_one_range(clip_values)}. Received "
-            f"{purifier.clip_values}."
-        )
-    if purifier.channels_first != bool(getattr(classifier, "channels_first", False)):
-        raise ValueError(
-            f"Expected a purifier with the classifier's channels_first. Received {purifier.channels_first}."
-        )
-
-
-def defend(classifier: Any, purifier: VersatilePurifier) -> Any:
-    """
-    A copy of an ART classifier that purifies before its own defences; the two share the model.
-
-    :param classifier: Any ART classifier that takes ``preprocessing_defences``; it stays as it was.
-    :param purifier: The purifier.
-    :raises ValueError: If the two are not of one range of pixels or one layout.
-    """
-    _check_pixels(classifier, purifier)
-    defended = copy.copy(classifier)
-    # ART refills this list in place: the copy needs its own.
-    defended.preprocessing_operations = []
-    defended.set_params(preprocessing_defences=[purifier, *(classifier.preprocessing_defences or [])])
-    return defended

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import art_versatile
 from art_versatile import VersatilePurifier, cli, training
 from art_versatile.classifiers import CLASSIFIERS, wrap
-from art_versatile.images import load_image
+from art_versatile.images import load_image, save_png
 from art_versatile.pairs import PairStore, generate_pairs
 from art_versatile.pix2pix import CompactGenerator, UNet256Generator, build_generator
 from art_versatile.pix2pix.presets import PRESETS
@@ -115,6 +115,67 @@ class TestDemo:
         assert result.exit_code == 2
         assert "Expected" in result.output
         assert not (tmp_path / "out").exists()
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def photographs(self, tmp_path):
+        rng = np.random.default_rng(0)
+        folder = tmp_path / "photographs"
+        folder.mkdir()
+        for i in range(3):
+            save_png(rng.random((40, 40, 3)).astype(np.float32), folder / f"{i}.png")
+        table = tmp_path / "labels.csv"
+        table.write_text("name,index\n" + "".join(f"{i}.png,{i}\n" for i in range(3)) + "absent.png,7\n")
+        return folder, table
+
+    def test_a_folder(self, run, photographs, tmp_path, monkeypatch):
+        monkeypatch.setitem(CLASSIFIERS, "tiny", tiny_classifier)
+        arguments = ["--file-column", "name", "--label-column", "index", "--limit", 2, "--classifier", "tiny"]
+        arguments += [
+            "--image-size",
+            32,
+            "--eps",
+            "8/255,4/255",
+            "--threats",
+            "static, adaptive",
+            "--out",
+            tmp_path / "o",
+        ]
+        result = run("evaluate", *photographs, *arguments)
+        assert result.exit_code == 0, result.output
+        records = json.loads((tmp_path / "o" / "records.json").read_text())["records"]
+        assert {r["n"] for r in records} == {2}
+        assert {r["threat_model"] for r in records} == {"clean", "static", "adaptive"}
+        assert {r["eps"] for r in records if r["attack"] == "PGD"} == {8 / 255, 4 / 255}
+        assert "Was the attack strong enough?" in result.output
+        assert "VersatilePurifier: an adaptive attacker (" in result.output.replace("\n", " ")
+        assert "Threat model: static" in " ".join(result.output.split())
+        assert "0.png" in (tmp_path / "o" / "report.html").read_text()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--eps", "two"], "Expected a number such as 0.03 or 8/255"),
+            (["--threats", "black-box"], "Expected threats to be one of"),
+            (["--preset", "full"], "Expected preset to be one of"),
+            (["--weights", "missing"], "Received 'missing'"),
+            (["--label-column", "missing"], "Expected"),
+            (["--classifier", "missing"], "Expected a classifier in"),
+        ],
+    )
+    def test_bad_values(self, run, photographs, tmp_path, monkeypatch, arguments, message):
+        monkeypatch.setitem(CLASSIFIERS, "tiny", tiny_classifier)
+        given = ["--file-column", "name", "--label-column", "index", "--classifier", "tiny", "--image-size", 32]
+        result = run("evaluate", *photographs, *given, "--out", tmp_path / "o", *arguments)
+        assert result.exit_code == 2, result.output
+        assert message in " ".join(result.output.split())
+        assert not (tmp_path / "o").exists()
+
+    def test_a_folder_without_labels(self, run, photographs):
+        result = run("evaluate", photographs[0])
+        assert result.exit_code == 2
+        assert "Expected both a folder and a table of labels, or neither." in " ".join(result.output.split())
 
 
 def tiny_classifier(size, **_):
@@ -418,7 +479,7 @@ def test_bad_budgets(text):
         cli._budgets(text)
 
 
-@pytest.mark.parametrize("command", ["demo", "purify", "pairs", "train", "compare-schedules"])
+@pytest.mark.parametrize("command", ["demo", "evaluate", "purify", "pairs", "train", "compare-schedules"])
 def test_help_is_shown_as_it_is_written(run, monkeypatch, command):
     """Rich takes a word between colons for an emoji, and one in brackets for a style."""
     helps = [option.help for option in get_command(cli.app).commands[command].params if option.help]

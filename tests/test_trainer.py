@@ -526,7 +526,7 @@ class TestDefended:
         [({"clip_values": (0, 255)}, r"clip_values \(0.0, 1.0\)"), ({"channels_first": True}, "channels_first")],
     )
     def test_a_purifier_of_other_pixels(self, classifier, options, message):
-        with pytest.raises(ValueError, match=f"Expected a purifier with the classifier's {message}"):
+        with pytest.raises(ValueError, match=f"Expected a defence with the classifier's {message}"):
             defend(classifier, small_purifier(**options))
 
     def test_before_fit(self, classifier, attacks):
@@ -578,8 +578,8 @@ class TestParameters:
             ({"preset": "fast"}, ValueError, "Expected preset to be one of"),
             ({"discriminator": 16}, ValueError, "Expected discriminator to be a network, 'preset' or None"),
             ({"discriminator": "patchgan"}, ValueError, "Expected discriminator to be a network, 'preset' or None"),
-            ({"purifier": "clip"}, ValueError, r"Expected a purifier with the classifier's clip_values \(0.0, 1.0\)"),
-            ({"purifier": "first"}, ValueError, "Expected a purifier with the classifier's channels_first"),
+            ({"purifier": "clip"}, ValueError, r"Expected a defence with the classifier's clip_values \(0.0, 1.0\)"),
+            ({"purifier": "first"}, ValueError, "Expected a defence with the classifier's channels_first"),
         ],
     )
     def test_bad_parameters(self, classifier, attacks, kwargs, error, message):

@@ -6,9 +6,19 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from art.attacks.evasion import FastGradientMethod
+from art.attacks.evasion import (
+    CarliniL0Method,
+    CarliniL2Method,
+    CarliniLInfMethod,
+    DeepFool,
+    FastGradientMethod,
+    NewtonFool,
+)
 
-__all__ = ["attack_parameters", "describe_attack", "plain_value"]
+__all__ = ["attack_norm", "attack_parameters", "describe_attack", "plain_value"]
+
+# Those whose class says it, not a parameter; a subclass before its base.
+_NORMS = {CarliniL0Method: "0", CarliniL2Method: "2", CarliniLInfMethod: "inf", DeepFool: "2", NewtonFool: "2"}
 
 # They change no result.
 _UNSAID = ("summary_writer", "verbose")
@@ -35,6 +45,19 @@ def attack_parameters(attack: Any) -> dict[str, Any]:
         else:
             parameters[name] = value
     return parameters
+
+
+def attack_norm(attack: Any) -> str | float | None:
+    """
+    The norm that an attack keeps its perturbation small in.
+
+    :param attack: An ART attack.
+    :return: Its parameter ``norm``; without one, what its class is known for (C&W, DeepFool, ...); else None.
+    """
+    norm = getattr(attack, "norm", None)
+    if norm is not None:
+        return plain_value(norm)
+    return next((name for kind, name in _NORMS.items() if isinstance(attack, kind)), None)
 
 
 def describe_attack(attack: Any) -> dict[str, Any]:

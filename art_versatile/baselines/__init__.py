@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from art_versatile.baselines.identity import Identity
     from art_versatile.baselines.pixel_deflection import PixelDeflection, robust_class_activation_map
     from art_versatile.baselines.random_resizing import RandomResizing
     from art_versatile.baselines.super_resolution import SuperResolution
     from art_versatile.baselines.wavelet import WaveletDenoising, wavelet_denoise
 
 __all__ = [
+    "Identity",
     "PixelDeflection",
     "RandomResizing",
     "SuperResolution",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Identity": "identity",
     "PixelDeflection": "pixel_deflection",
     "RandomResizing": "random_resizing",
     "SuperResolution": "super_resolution",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_choice, check_clip_values, check_images
-from art_versatile.attacks.description import attack_parameters
+from art_versatile._checks import check_choice, check_clip_values, check_images, check_integer
+from art_versatile.attacks.adaptive import attacked_classifiers, goes_through, takes_gradients
+from art_versatile.attacks.description import attack_norm, attack_parameters, plain_value
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.evaluation.metrics import hits, mae, psnr, ssim
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, THREAT_MODELS, EvaluationRecord
+from art_versatile.evaluation.records import (
+    CLEAN,
+    NO_DEFENCE,
+    EvaluationRecord,
+    load_records,
+    record_key,
+    save_records,
+)
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -23,8 +32,8 @@ __all__ = ["PACKAGES", "Benchmark", "versions"]
 
 PACKAGES = ("art-versatile", "adversarial-robustness-toolbox", "tensorflow", "keras", "numpy", "scikit-image")
 
-
 _SSIM_WINDOW = 11  # pixels; smaller images have no SSIM
+_PROBED = 16  # images whose gradients are looked at
 
 
 def versions() -> dict[str, str]:
@@ -32,10 +41,23 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What the classifier said of images behind a defence, and the images where they keep their size."""
+
+    right: list[np.ndarray]  # (N,) for each evaluation
+    images: np.ndarray | None
+
+
 @dataclass(kw_only=True)
 class Benchmark:
     """
     One set of images, one classifier, several defences: every attack becomes one record for each defence.
+
+    A defence may be random: it is then evaluated ``evaluations`` times on the same images, after optimising (the
+    attack's last iterates), and the record holds each count. It may change the size of its images: the record then has
+    neither PSNR, MAE nor SSIM. Each record says image by image what was right, so that the worst case per image over
+    several attacks can be had from the records.
 
     :param classifier: An undefended ART classifier.
     :param x: Images (N, H, W, 3), or (N, 3, H, W) for a classifier with channels first, in its ``clip_values``.
@@ -43,10 +65,13 @@ class Benchmark:
     :param defences: Name -> ART preprocessor; "none" is there without being named.
     :param dataset: Name of the images, for the records.
     :param classifier_name: Name of the classifier, for the records.
-    :param preset: "paper", "quick" or None: the attacks' preset, for the records.
-    :param seed: Seed of every attack, for the global generators, which ART draws from.
-    :param batch_size: Images classified at once.
-    :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) are not as expected.
+    :param preset: "paper", "quick", "full" or None: the attacks' preset, for the records.
+    :param seed: Seed of every attack and of random defences, for the global generators, which ART draws from.
+    :param batch_size: Images defended and classified at once.
+    :param evaluations: Of a random defence. A defence is taken for random if two answers to the same images differ.
+    :param file: JSON file that holds the records at any time; what it holds already is kept, see :meth:`done`.
+    :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) are not as expected,
+        or the file holds records of other images or another classifier.
     """
 
     classifier: Any
@@ -58,6 +83,8 @@ class Benchmark:
     preset: str | None = None
     seed: int = 0
     batch_size: int = 16
+    evaluations: int = 10
+    file: str | os.PathLike[str] | None = None
     records: list[EvaluationRecord] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +107,15 @@ class Benchmark:
             raise ValueError(f"Expected y from 0 to {classes - 1}. Received {self.y.min()} to {self.y.max()}.")
         if NO_DEFENCE in self.defences:
             raise ValueError(f"Expected defences by names other than {NO_DEFENCE!r}. Received {list(self.defences)}.")
+        self.evaluations = check_integer("evaluations", self.evaluations)
         self._versions = versions()
+        self._random: dict[str, bool] = {}
+        if self.file is not None and os.path.exists(self.file):
+            self.records = load_records(self.file)
+            for name, own in (("dataset", self.dataset), ("classifier", self.classifier_name)):
+                others = sorted({getattr(record, name) for record in self.records} - {own})
+                if others:
+                    raise ValueError(f"Expected {self.file} to hold records of {own!r}. Received {others}.")
 
     def clean(self) -> None:
         """Record the clean accuracy of no defence and of each defence."""
@@ -93,27 +128,60 @@ class Benchmark:
 
         :param name: Name of the attack, for the records.
         :param attack: An ART attack.
-        :param threat_model: "static", "transfer" or "query".
+        :param threat_model: "static" or "transfer".
         :return: The adversarial images.
+        :raises ValueError: If a static attack was built on a defended or on another classifier.
         """
-        check_choice("threat_model", threat_model, [t for t in THREAT_MODELS if t not in (CLEAN, "adaptive")])
+        check_choice("threat_model", threat_model, ["static", "transfer"])
+        if threat_model == "static":
+            self._check_static(attack)
         x_adv, seconds = self._generate(attack)
-        self._record(x_adv, seconds, attack=name, threat_model=threat_model, **self._facts(attack))
+        self._record(x_adv, seconds, attack=name, threat_model=threat_model, **self._facts(attack, x_adv))
         return x_adv
 
     def adaptive(self, name: str, defence: str, attack: EvasionAttack) -> np.ndarray:
         """
-        Attack through one defence and record what is left behind it, after optimising.
+        Attack through one defence with gradients and record what is left behind it, after optimising.
+
+        A flag of the record says if the gradient is zero or not finite for some of the first images.
 
         :param name: Name of the attack, for the records.
         :param defence: Name of the defence.
-        :param attack: An ART attack built on the defended classifier.
+        :param attack: An ART attack built on the defended classifier, see
+            :func:`art_versatile.attacks.adaptive_attacks`.
         :return: The adversarial images.
+        :raises ValueError: If the attack does not go through the defence, or takes no gradients.
         """
-        check_choice("defence", defence, list(self.defences))
-        x_adv, seconds = self._generate(attack)
-        self._record(x_adv, seconds, only=defence, attack=name, threat_model="adaptive", **self._facts(attack))
-        return x_adv
+        return self._attack_through(name, defence, attack, "adaptive")
+
+    def query(self, name: str, defence: str, attack: EvasionAttack) -> np.ndarray:
+        """
+        Attack one defence by its answers alone and record what is left behind it.
+
+        :param name: Name of the attack, for the records.
+        :param defence: Name of the defence.
+        :param attack: An ART attack without gradients, built on the defended classifier, such as ``SquareAttack``.
+        :return: The adversarial images.
+        :raises ValueError: If the attack does not go through the defence, or takes gradients.
+        """
+        return self._attack_through(name, defence, attack, "query")
+
+    def done(
+        self, name: str, attack: EvasionAttack, *, threat_model: str = "static", defence: str | None = None
+    ) -> bool:
+        """
+        Whether the records of an attack are there, as after an interrupted run with the same ``file``.
+
+        :param name: Name of the attack.
+        :param attack: The attack.
+        :param threat_model: Its threat model.
+        :param defence: The only one, where it is adaptive or by queries.
+        """
+        known = {record_key(record) for record in self.records}
+        facts = {"attack": name, "threat_model": threat_model, **self._facts(attack)}
+        facts.pop("flags")
+        defences = [NO_DEFENCE, *self.defences] if defence is None else [defence]
+        return all(record_key({**self._cell(item, facts["attack"]), **facts}) in known for item in defences)
 
     def purified(self, defence: str, x: np.ndarray) -> np.ndarray:
         """
@@ -132,52 +200,171 @@ class Benchmark:
         :param x: Images in its layout and ``clip_values``.
         :return: (N, classes).
         """
-        batches = [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
-        return np.concatenate([self.classifier.predict(batch) for batch in batches])
+        return np.concatenate([self.classifier.predict(batch) for batch in self._batches(x)])
+
+    def is_random(self, defence: str) -> bool:
+        """
+        Whether two answers of a defence to the first images differ.
+
+        :param defence: Its name.
+        """
+        if defence not in self._random:
+            with isolated_seed(self.seed):
+                first, second = (self.purified(defence, self.x[:2]) for _ in range(2))
+            self._random[defence] = first.shape != second.shape or not np.array_equal(first, second)
+        return self._random[defence]
+
+    def _batches(self, x: np.ndarray) -> list[np.ndarray]:
+        return [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
+
+    def _labels(self) -> np.ndarray:
+        return np.eye(self.classifier.nb_classes, dtype=np.float32)[self.y]
+
+    def _check_static(self, attack: EvasionAttack) -> None:
+        model = getattr(self.classifier, "model", None)
+        for classifier in attacked_classifiers(attack):
+            if getattr(classifier, "preprocessing_defences", None):
+                raise ValueError(
+                    "Expected a static attack to be built on the undefended classifier. Received one through "
+                    f"{classifier.preprocessing_defences}."
+                )
+            if classifier is not self.classifier and getattr(classifier, "model", None) is not model:
+                raise ValueError(
+                    "Expected a static attack to be built on the classifier that is defended. Received one on another: "
+                    "that is threat_model='transfer'."
+                )
+
+    def _attack_through(self, name: str, defence: str, attack: EvasionAttack, threat_model: str) -> np.ndarray:
+        check_choice("defence", defence, list(self.defences))
+        if not goes_through(attack, self.defences[defence]):
+            raise ValueError(
+                f"Expected an attack built on the classifier behind {defence!r}. Received {type(attack).__name__} on "
+                f"{[c.preprocessing_defences for c in attacked_classifiers(attack)]}."
+            )
+        if takes_gradients(attack) != (threat_model == "adaptive"):
+            wanted = "with" if threat_model == "adaptive" else "without"
+            raise ValueError(f"Expected an attack {wanted} gradients. Received {type(attack).__name__}.")
+        x_adv, seconds = self._generate(attack)
+        facts = self._facts(attack, x_adv)
+        if threat_model == "adaptive":
+            facts["flags"] += self._gradient_flags(attack)
+        self._record(x_adv, seconds, only=defence, attack=name, threat_model=threat_model, **facts)
+        return x_adv
 
     def _generate(self, attack: EvasionAttack) -> tuple[np.ndarray, float]:
         if getattr(attack, "targeted", False):
             raise ValueError(f"Expected an untargeted attack. Received a targeted {type(attack).__name__}.")
         start = time.perf_counter()
         with isolated_seed(self.seed):
-            labels = np.eye(self.classifier.nb_classes, dtype=np.float32)[self.y]
-            x_adv = attack.generate(self.x.copy(), y=labels)
+            x_adv = attack.generate(self.x.copy(), y=self._labels())
         return np.clip(x_adv, *self._clip), time.perf_counter() - start
 
-    def _facts(self, attack: EvasionAttack) -> dict[str, Any]:
+    def _gradient_flags(self, attack: EvasionAttack) -> tuple[str, ...]:
+        """What the first gradient says, at the images themselves."""
+        target = attacked_classifiers(attack)[0]
+        if not hasattr(target, "loss_gradient"):
+            return ()
+        with isolated_seed(self.seed):
+            gradient = target.loss_gradient(self.x[:_PROBED].copy(), self._labels()[:_PROBED])
+        by_image = np.asarray(gradient).reshape(len(gradient), -1)
+        flags = []
+        for what, count in (
+            ("zero", int((by_image == 0).all(axis=1).sum())),
+            ("not finite", int((~np.isfinite(by_image)).any(axis=1).sum())),
+        ):
+            if count:
+                flags.append(f"masked gradient: {what} at {count} of {len(by_image)} images")
+        return tuple(flags)
+
+    def _facts(self, attack: EvasionAttack, x_adv: np.ndarray | None = None) -> dict[str, Any]:
         parameters = attack_parameters(attack)
-        norm = parameters.get("norm", "2")  # C&W and DeepFool: L2, by construction
+        for classifier in attacked_classifiers(attack)[:1]:
+            if classifier.preprocessing_defences:
+                bpda = any(hasattr(item, "defence") for item in classifier.preprocessing_defences)
+                parameters["gradient"] = "identity (BPDA)" if bpda else "exact"
+                parameters["eot_samples"] = getattr(classifier, "eot_samples", 1)
+        if not takes_gradients(attack):
+            parameters.pop("gradient", None)
+        norm = attack_norm(attack)
         eps = parameters.get("eps")  # in the classifier's units; a record's is for pixels in [0, 1]
         eps = None if eps is None else eps / (self._clip[1] - self._clip[0])
-        return {"attack_parameters": parameters, "norm": norm, "eps": eps}
+        flags: tuple[str, ...] = ()
+        if x_adv is not None and eps is not None:
+            flags = self._budget_flags(x_adv, norm, eps)
+        return {"attack_parameters": parameters, "norm": norm, "eps": eps, "flags": flags}
+
+    def _budget_flags(self, x_adv: np.ndarray, norm: Any, eps: float) -> tuple[str, ...]:
+        """Whether the images are within the budget that the record states."""
+        change = (x_adv - self.x).reshape(len(x_adv), -1).astype(np.float64) / (self._clip[1] - self._clip[0])
+        order = {"inf": np.inf, "1": 1, "2": 2}.get(str(norm))
+        if order is None:
+            return (f"the budget was not measured: norm {norm}",)
+        largest = float(np.linalg.norm(change, ord=order, axis=1).max())
+        return () if largest <= eps * (1 + 1e-4) + 1e-6 else (f"over budget: {largest:.6g} in place of {eps:.6g}",)
+
+    def _cell(self, defence: str, attack: str) -> dict[str, Any]:
+        """What a record is known by, but for the attack."""
+        return {
+            "dataset": self.dataset,
+            "n": len(self.x),
+            "classifier": self.classifier_name,
+            "defence": defence,
+            "defence_parameters": self._defence_parameters(defence),
+            "preset": None if attack == CLEAN else self.preset,
+            "seed": self.seed,
+        }
+
+    def _shown(self, defence: str, x: np.ndarray) -> _Shown:
+        times = self.evaluations if defence != NO_DEFENCE and self.is_random(defence) else 1
+        right: list[np.ndarray] = []
+        images: list[np.ndarray] | None = []
+        with isolated_seed(self.seed):  # for ART's defences that draw from the global generators
+            for evaluation in range(times):
+                answers = []
+                for i in range(0, len(x), self.batch_size):
+                    batch, labels = x[i : i + self.batch_size], self.y[i : i + self.batch_size]
+                    shown = batch if defence == NO_DEFENCE else self.purified(defence, batch)
+                    answers.append(hits(self.classifier.predict(shown), labels))
+                    if shown.shape != batch.shape:
+                        images = None
+                    elif images is not None and evaluation == 0:
+                        images.append(shown)
+                right.append(np.concatenate(answers))
+        return _Shown(right, None if images is None else np.concatenate(images))
 
     def _record(self, x: np.ndarray, seconds: float, *, only: str | None = None, **facts: Any) -> None:
         clean = self._channels_last(self.x)
         for defence in [only] if only else [NO_DEFENCE, *self.defences]:
             start = time.perf_counter()
-            shown = x if defence == NO_DEFENCE else self.purified(defence, x)
-            correct = int(hits(self.predict(shown), self.y).sum())
+            shown = self._shown(defence, x)
+            counts = tuple(int(right.sum()) for right in shown.right)
             # The attack's time belongs to the first record alone: the cells of a run add up to the run.
             seconds, spent = 0.0, seconds + time.perf_counter() - start
-            pair = (self._channels_last(shown), clean)
-            self.records.append(
+            distances: dict[str, Any] = {}
+            if shown.images is not None:
+                pair = (self._channels_last(shown.images), clean)
+                distances = {measure.__name__: measure(*pair, clip_values=self._clip) for measure in (psnr, mae)}
+                if min(clean.shape[1:3]) >= _SSIM_WINDOW:
+                    distances["ssim"] = ssim(*pair, clip_values=self._clip)
+            self._keep(
                 EvaluationRecord(
-                    dataset=self.dataset,
-                    n=len(self.x),
-                    classifier=self.classifier_name,
-                    defence=defence,
-                    defence_parameters=self._defence_parameters(defence),
-                    preset=None if facts["attack"] == CLEAN else self.preset,
-                    correct=correct,
-                    psnr=psnr(*pair, clip_values=self._clip),
-                    mae=mae(*pair, clip_values=self._clip),
-                    ssim=ssim(*pair, clip_values=self._clip) if min(clean.shape[1:3]) >= _SSIM_WINDOW else None,
+                    **self._cell(defence, facts["attack"]),
+                    correct=round(sum(counts) / len(counts)),
+                    evaluations=counts if len(counts) > 1 else (),
+                    right="".join("01"[value] for value in np.logical_and.reduce(shown.right).astype(int)),
                     seconds=spent,
-                    seed=self.seed,
                     versions=self._versions,
+                    **distances,
                     **facts,
                 )
             )
+
+    def _keep(self, record: EvaluationRecord) -> None:
+        """Add a record, in place of an older one of the same cell."""
+        key = record_key(record)
+        self.records = [item for item in self.records if record_key(item) != key] + [record]
+        if self.file is not None:
+            save_records(self.records, self.file)
 
     def _channels_last(self, x: np.ndarray) -> np.ndarray:
         return np.moveaxis(x, 1, -1) if self._channels_first else x
@@ -186,10 +373,4 @@ class Benchmark:
         if defence == NO_DEFENCE:
             return {}
         preprocessor = self.defences[defence]
-        return {name: _plain(getattr(preprocessor, name)) for name in preprocessor.params}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, bool | int | float | str) or value is None else repr(value)
+        return {name: plain_value(getattr(preprocessor, name, None)) for name in preprocessor.params}

@@ -24,6 +24,7 @@ __all__ = [
     "NO_DEFENCE",
     "SCHEMA_VERSION",
     "THREAT_MODELS",
+    "Check",
     "EvaluationRecord",
     "load_records",
     "record_key",
@@ -32,9 +33,10 @@ __all__ = [
 
 CLEAN = "clean"
 NO_DEFENCE = "none"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, SCHEMA_VERSION)  # version 1 had neither evaluations nor right
 _SCHEMA = "art-versatile evaluation records"
-PRESETS = ("quick", "paper")
+PRESETS = ("quick", "paper", "full")
 NORMS = ("0", "1", "2", "inf")
 #: What the attacker knows: nothing is attacked; attacks on the undefended classifier; attacks on another classifier or
 #: another purifier; queries only; the gradient through the defence.
@@ -113,11 +115,15 @@ class EvaluationRecord:
     :param defence_parameters: Its parameters, JSON values.
     :param attack: Name of the attack, as ``"FGSM"``; ``"clean"`` without one.
     :param attack_parameters: Its parameters, JSON values.
-    :param preset: ``"quick"``, ``"paper"`` or None.
+    :param preset: ``"quick"``, ``"paper"``, ``"full"`` or None.
     :param norm: ``"inf"``, ``"2"``, ``"1"``, ``"0"`` (or the numbers) or None.
     :param eps: Budget in the norm, pixels in [0, 1]; None for an attack without one.
     :param threat_model: One of :data:`THREAT_MODELS`.
-    :param correct: How many of the n images are classified right.
+    :param correct: How many of the n images are classified right; of several evaluations the mean, rounded.
+    :param evaluations: Of a random defence: how many were right at each evaluation of the same images. Empty where it
+        was evaluated once.
+    :param right: One character an image, in their order: "1" where it was right at every evaluation, else "0". None
+        where it was not recorded.
     :param psnr: dB. For a defence: the purified image against the clean one; for ``"none"``: the attacked image against
         the clean one. Infinite where they are equal; None where not measured.
     :param mae: Mean absolute error of the same pair as a share of the pixel range, or None.
@@ -141,6 +147,8 @@ class EvaluationRecord:
     eps: float | None = None
     threat_model: str
     correct: int
+    evaluations: tuple[int, ...] = ()
+    right: str | None = None
     psnr: float | None = None
     mae: float | None = None
     ssim: float | None = None
@@ -159,6 +167,9 @@ class EvaluationRecord:
         plain["correct"] = _integer("correct", self.correct, 0)
         if plain["correct"] > plain["n"]:
             raise ValueError(f"Expected correct to be at most n={self.n}. Received {self.correct!r}.")
+        plain["evaluations"] = self._checked_evaluations()
+        if self.right is not None:
+            self._check_right(plain["n"], plain["correct"], plain["evaluations"])
         if self.psnr is not None:
             plain["psnr"] = _number("psnr", self.psnr, 0, infinite=True)
         if self.mae is not None:
@@ -177,10 +188,36 @@ class EvaluationRecord:
         plain["flags"] = tuple(self.flags)
         return plain
 
+    def _checked_evaluations(self) -> tuple[int, ...]:
+        if isinstance(self.evaluations, str) or not isinstance(self.evaluations, list | tuple):
+            raise ValueError(f"Expected evaluations to be a list of counts. Received {self.evaluations!r}.")
+        counts = tuple(_integer("an evaluation", count, 0) for count in self.evaluations)
+        if counts and (max(counts) > self.n or round(sum(counts) / len(counts)) != self.correct):
+            raise ValueError(
+                f"Expected evaluations of at most n={self.n}, their rounded mean correct={self.correct}. "
+                f"Received {counts}."
+            )
+        return counts
+
+    def _check_right(self, n: int, correct: int, evaluations: tuple[int, ...]) -> None:
+        right = self.right
+        if not isinstance(right, str) or len(right) != n or set(right) - {"0", "1"}:
+            raise ValueError(f"Expected right to be {n} characters 0 or 1. Received {right!r}.")
+        least = min(evaluations, default=correct)
+        if right.count("1") > least or (not evaluations and right.count("1") < least):
+            raise ValueError(f"Expected right to agree with the {least} that are right. Received {right!r}.")
+
     @property
     def accuracy(self) -> float:
-        """Share of the images classified right, 0 to 1."""
+        """Share of the images classified right, 0 to 1; of several evaluations the mean."""
+        if self.evaluations:
+            return sum(self.evaluations) / (len(self.evaluations) * self.n)
         return self.correct / self.n
+
+    @property
+    def worst(self) -> float:
+        """The accuracy of the worst evaluation."""
+        return min(self.evaluations, default=self.correct) / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -208,7 +245,8 @@ class EvaluationRecord:
 
         :param values: The dictionary.
         :return: The record.
-        :raises ValueError: If a field is missing, unknown or not as expected, or the accuracy is not correct / n.
+        :raises ValueError: If a field is missing, unknown or not as expected, or the accuracy is not what the counts
+            say.
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"Expected a record to be a JSON object. Received {type(values).__name__}.")
@@ -225,8 +263,27 @@ class EvaluationRecord:
         record = cls(**arguments)
         stated = values.get("accuracy", record.accuracy)
         if not isinstance(stated, int | float) or not math.isclose(stated, record.accuracy, abs_tol=1e-9):
-            raise ValueError(f"Expected accuracy to be correct / n = {record.accuracy:g}. Received {stated!r}.")
+            raise ValueError(f"Expected accuracy to be {record.accuracy:g}, as the counts say. Received {stated!r}.")
         return record
+
+
+@dataclass(frozen=True)
+class Check:
+    """
+    What one check of an evaluation found, see :mod:`art_versatile.evaluation.checks`.
+
+    :param name: Name of the check.
+    :param asks: What it asks.
+    :param defence: Name of the defence.
+    :param passed: True, False, or None where the attacks that it needs were not run.
+    :param said: What was compared, or what is missing.
+    """
+
+    name: str
+    asks: str
+    defence: str
+    passed: bool | None
+    said: str
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:
@@ -364,7 +421,7 @@ def load_records(path: str | os.PathLike[str]) -> list[EvaluationRecord]:
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise ValueError(f"Expected {path} to hold {_SCHEMA!r}. Received another JSON document.")
     version = document.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in _READABLE:
         raise ValueError(f"Expected {path} to be of schema version {SCHEMA_VERSION}. Received {version!r}.")
     if not isinstance(document.get("records"), list):
         raise ValueError(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.special import softmax
 
 from art_versatile.evaluation.records import EvaluationRecord, save_records
 from art_versatile.reports.tables import attack_name
@@ -15,7 +14,7 @@ from art_versatile.reports.tables import attack_name
 __all__ = ["run_demo"]
 
 DEFENCE = "VersatilePurifier"
-ADAPTIVE = "PGD through the purifier"
+ADAPTIVE = ("FGSM", "PGD", "PGD, BPDA")
 
 
 def run_demo(
@@ -31,7 +30,8 @@ def run_demo(
     Classify, attack, purify, classify again; write ``report.html`` and ``records.json``.
 
     EfficientNet-Lite0 and ImageNet photographs, both from PyPI packages; the paper's six attacks and DeepFool with the
-    ``quick`` preset on the undefended classifier (static), then PGD through the purifier (adaptive).
+    ``quick`` preset on the undefended classifier (static), then FGSM and PGD through the purifier (adaptive), PGD with
+    its gradient and with the identity's (BPDA).
 
     :param out: Folder for the two files; made where it is missing.
     :param images: How many photographs, 1 to 20.
@@ -55,14 +55,14 @@ def run_demo(
     started = time.perf_counter()
     tell("loading TensorFlow, EfficientNet-Lite0 and the purifier")
 
-    from art.attacks.evasion import ProjectedGradientDescent
-
+    from art_versatile.attacks.adaptive import adaptive_attacks
     from art_versatile.attacks.compiled import compile_attack, compile_classifier
-    from art_versatile.attacks.suite import PRESETS, paper_attacks, unseen_attacks
+    from art_versatile.attacks.suite import paper_attacks, unseen_attacks
     from art_versatile.evaluation.benchmark import Benchmark
+    from art_versatile.evaluation.checks import masking_checks, verdict, with_flags
+    from art_versatile.experiments.panels import make_panels
     from art_versatile.purifier import VersatilePurifier
-    from art_versatile.reports.html import Panel, Prediction, write_report
-    from art_versatile.trainer import defend
+    from art_versatile.reports.html import write_report
 
     classifier = compile_classifier(efficientnet_lite0(image_size))
     purifier = VersatilePurifier()
@@ -84,54 +84,22 @@ def run_demo(
     for name, attack in attacks.items():
         x_adv[name] = benchmark.static(name, compile_attack(attack))
         tell(_line(name, benchmark.records[-2:]))
-    defended = compile_classifier(defend(classifier, purifier))
-    iterations = PRESETS["quick"]["iterative"]["max_iter"]
-    adaptive = ProjectedGradientDescent(
-        defended,
-        eps=float(eps),
-        eps_step=float(eps) / 4,
-        max_iter=iterations,
-        num_random_init=1,
-        batch_size=20,
-        verbose=False,
-    )
-    benchmark.adaptive(ADAPTIVE, DEFENCE, adaptive)
-    tell(_line(ADAPTIVE, benchmark.records[-1:]))
-
-    names = class_names()
-
-    def said(image: np.ndarray, label: int) -> Prediction:
-        probabilities = softmax(benchmark.predict(image[None])[0].astype(np.float64))
-        top = int(probabilities.argmax())
-        return Prediction(label=names[top], confidence=float(probabilities[top]), correct=top == label)
-
-    panels = []
-    # The first image under the first attack, the second under the second ...: in order, none chosen.
-    for i, (name, images_of_attack) in enumerate(x_adv.items()):
-        i %= len(x)
-        purified = benchmark.purified(DEFENCE, images_of_attack[i : i + 1])[0]
-        label = int(y[i])
-        panels.append(
-            Panel(
-                name=files[i],
-                attack=name,
-                clean=x[i],
-                adversarial=images_of_attack[i],
-                purified=purified,
-                true_label=names[label],
-                clean_prediction=said(x[i], label),
-                adversarial_prediction=said(images_of_attack[i], label),
-                purified_prediction=said(purified, label),
-            )
-        )
-    save_records(benchmark.records, folder / "records.json")
+    through = adaptive_attacks(classifier, purifier, float(eps), batch_size=20)
+    for name in ADAPTIVE:
+        x_adv[f"adaptive {name}"] = benchmark.adaptive(f"adaptive {name}", DEFENCE, through[name])
+        tell(_line(f"adaptive {name}", benchmark.records[-1:]))
+    records = with_flags(benchmark.records)
+    panels = make_panels(benchmark, DEFENCE, x_adv, names=files, class_names=class_names())
+    save_records(records, folder / "records.json")
     write_report(
         folder / "report.html",
-        benchmark.records,
+        records,
         panels,
+        checks=masking_checks(records),
         settings={"Time": f"{time.perf_counter() - started:.0f} s", "Purifier": repr(purifier)},
     )
-    return benchmark.records
+    tell(verdict(records, DEFENCE))
+    return records
 
 
 def _line(name: str, records: list[EvaluationRecord]) -> str:

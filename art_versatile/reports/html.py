@@ -16,7 +16,7 @@ import numpy as np
 
 from art_versatile._checks import check_images
 from art_versatile._files import write_text_atomically
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, EvaluationRecord
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, Check, EvaluationRecord
 from art_versatile.reports.tables import (
     AVERAGES,
     PAPER_TABLE_2,
@@ -25,9 +25,9 @@ from art_versatile.reports.tables import (
     accuracy_table,
     attack_name,
     format_eps,
-    format_interval,
     format_measure,
     format_percent,
+    format_spread,
     format_value,
 )
 
@@ -72,6 +72,8 @@ _THREAT_MODELS = {
     ),
 }
 
+_THROUGH = ("query", "adaptive")
+_UNBOUNDED = 0.5  # a check of the attack, not a budget that anyone defends
 # Half the full contrast: the pattern shows better than in black and white. The 0.01 lets 8/255 have x8 (0.251).
 _CONTRAST = 0.26
 _FACTORS = (128, 64, 32, 16, 8, 4, 2, 1)
@@ -114,7 +116,7 @@ class Panel:
     :param attack: Name of the attack.
     :param clean: The image (H, W, 3), in [0, 1].
     :param adversarial: The attacked image, same shape and range.
-    :param purified: The attacked image behind the defence, same shape and range.
+    :param purified: The attacked image behind the defence, same range; a defence may change the size.
     :param true_label: Name of the true class.
     :param clean_prediction: What the classifier says of the clean image.
     :param adversarial_prediction: What it says of the attacked image.
@@ -141,7 +143,7 @@ class Panel:
             if image.ndim != 3:
                 raise ValueError(f"Expected {name} to be one image (H, W, 3). Received shape {image.shape}.")
             check_images(image[None], (0.0, 1.0), name=name)
-            if image.shape != np.shape(self.clean):
+            if name != "purified" and image.shape != np.shape(self.clean):
                 raise ValueError(
                     f"Expected {name} to have the shape of clean, {np.shape(self.clean)}. Received {image.shape}."
                 )
@@ -179,6 +181,7 @@ def write_report(
     summary: str | None = None,
     threat_model_text: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    checks: Sequence[Check] = (),
     citations: Sequence[str] = CITATIONS,
     paper_table: PaperTable | None = PAPER_TABLE_2,
     max_side: int = 256,
@@ -195,6 +198,7 @@ def write_report(
     :param summary: What was found, in plain words; None makes a sentence from the records.
     :param threat_model_text: What the attacker knows; empty lines part paragraphs. None writes it from the records.
     :param settings: More lines for the settings, name to value.
+    :param checks: What :func:`art_versatile.evaluation.masking_checks` found; empty leaves the section out.
     :param citations: What to cite; empty leaves the section out.
     :param paper_table: A published table to show below; None leaves it out.
     :param max_side: Larger pictures are shown reduced to this many pixels.
@@ -225,6 +229,7 @@ def write_report(
         "threat_model": _threat_model(table, threat_model_text),
         "adaptive": _adaptive(table),
         "limits": _limits(table),
+        "checks": _checks(checks),
         "paper": None if paper_table is None else _paper_context(paper_table),
         "facts": _facts(table, settings or {}),
         "runs": _runs(table),
@@ -303,7 +308,7 @@ def _summary(table: AccuracyTable, shown: int | None) -> str:
 
 
 def _worst_adaptive(table: AccuracyTable, shown: int) -> tuple[str, EvaluationRecord] | None:
-    """The worst adaptive figure of the shown column's defence, unless that column is the adaptive one."""
+    """The worst adaptive figure of the shown column's defence at a budget of interest, unless that column is it."""
     columns = table.columns
     if columns[shown].threat_model == "adaptive":
         return None
@@ -312,6 +317,7 @@ def _worst_adaptive(table: AccuracyTable, shown: int) -> tuple[str, EvaluationRe
         for i, column in enumerate(columns)
         if column.threat_model == "adaptive" and column.defence == columns[shown].defence
         for item in _attacked(table, i)
+        if (item[1].eps or 0) < _UNBOUNDED
     ]
     return min(labels, key=lambda item: item[1].accuracy) if labels else None
 
@@ -353,9 +359,18 @@ def _tiles(table: AccuracyTable, shown: int | None) -> list[dict[str, Any]]:
     ]
 
 
+def _main_columns(table: AccuracyTable) -> list[int]:
+    """Those of attacks on the classifier alone; attacks on a defence have a section of their own."""
+    chosen = [i for i, column in enumerate(table.columns) if column.threat_model not in _THROUGH]
+    return chosen or list(range(len(table.columns)))
+
+
 def _table_context(table: AccuracyTable) -> dict[str, Any]:
-    lines = []
-    for row, cells in zip(table.rows, table.cells, strict=True):
+    lines, chosen = [], _main_columns(table)
+    for row, every in zip(table.rows, table.cells, strict=True):
+        cells = [every[i] for i in chosen]
+        if all(cell is None for cell in cells):
+            continue
         budget = ""
         for record in cells:
             if record is not None and record.eps is not None:
@@ -364,10 +379,17 @@ def _table_context(table: AccuracyTable) -> dict[str, Any]:
                 budget = f"{_norm_name(record.norm)}, no limit"
         lines.append({"label": row.label, "budget": budget, "cells": [_cell(record) for record in cells]})
     averages = [
-        {"label": AVERAGES[kind], "cells": [_average_cell(table, i, kind) for i in range(len(table.columns))]}
+        {"label": label, "cells": [_share_cell(None if worst is None else worst.accuracy) for worst in shown]}
+        for label, worsts in table.worst_rows
+        for shown in [[worsts[i] for i in chosen]]
+        if any(worst is not None for worst in shown)
+    ]
+    averages += [
+        {"label": AVERAGES[kind], "cells": [_share_cell(table.average(i, kind)) for i in chosen]}
         for kind in table.averages
     ]
-    columns = [{"label": column.label, "bare": column.defence == NO_DEFENCE} for column in table.columns]
+    shown_columns = [table.columns[i] for i in chosen]
+    columns = [{"label": column.label, "bare": column.defence == NO_DEFENCE} for column in shown_columns]
     return {"columns": columns, "rows": lines, "averages": averages, "note": table.note, "title": table.title}
 
 
@@ -386,7 +408,7 @@ def _cell(record: EvaluationRecord | None) -> dict[str, Any] | None:
     measures.append(f"n {record.n:,}")
     return {
         "value": format_percent(record.accuracy),
-        "interval": format_interval(record),
+        "interval": format_spread(record),
         "width": f"{100 * record.accuracy:.2f}",
         "low": f"{100 * low:.2f}",
         "span": f"{100 * (high - low):.2f}",
@@ -394,8 +416,7 @@ def _cell(record: EvaluationRecord | None) -> dict[str, Any] | None:
     }
 
 
-def _average_cell(table: AccuracyTable, column: int, kind: str) -> dict[str, Any] | None:
-    share = table.average(column, kind)
+def _share_cell(share: float | None) -> dict[str, Any] | None:
     return None if share is None else {"value": format_percent(share), "width": f"{100 * share:.2f}"}
 
 
@@ -429,8 +450,8 @@ def _threat_model(table: AccuracyTable, text: str | None) -> list[dict[str, str]
 
 
 def _adaptive(table: AccuracyTable) -> dict[str, Any] | None:
-    places = [i for i, column in enumerate(table.columns) if column.threat_model == "adaptive"]
-    if not places:
+    places = [i for i, column in enumerate(table.columns) if column.threat_model in _THROUGH]
+    if not any(table.columns[i].threat_model == "adaptive" for i in places):
         return None
     lines = []
     for place in places:
@@ -440,13 +461,38 @@ def _adaptive(table: AccuracyTable) -> dict[str, Any] | None:
                 {
                     "defence": record.defence,
                     "attack": label,
+                    "budget": "" if record.eps is None else f"{_norm_name(record.norm)} ≤ {format_eps(record.eps)}",
                     "clean": "–" if clean is None else f"{format_percent(clean.accuracy)}%",
                     "cell": _cell(record),
                 }
             )
-    faced = {table.columns[i].defence for i in places}
+        for eps in sorted({record.eps for _, record in _attacked(table, place) if record.eps is not None}):
+            worst = table.worst(place, eps)
+            if worst is not None:
+                lines.append(
+                    {
+                        "defence": table.columns[place].defence,
+                        "attack": "Worst case per image",
+                        "budget": format_eps(eps),
+                        "clean": "",
+                        "cell": {"value": format_percent(worst.accuracy), "interval": f"{worst.correct} of {worst.n}"},
+                    }
+                )
+    faced = {table.columns[i].defence for i in places if table.columns[i].threat_model == "adaptive"}
     spared = dict.fromkeys(c.defence for c in table.columns if c.defence not in faced and c.defence != NO_DEFENCE)
     return {"rows": lines, "spared": list(spared)}
+
+
+def _checks(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Each check once, with what it found for each defence; the defences without an adaptive attack are left out."""
+    attacked = {check.defence for check in checks if check.name != "adaptive" and check.passed is not None}
+    lines: dict[str, dict[str, Any]] = {}
+    for check in checks:
+        if check.defence in attacked:
+            line = lines.setdefault(check.name, {"name": check.name, "asks": check.asks, "found": []})
+            word = {True: "passed", False: "failed", None: "not run"}[check.passed]
+            line["found"].append({"defence": check.defence, "word": word, "said": check.said})
+    return list(lines.values())
 
 
 def _limits(table: AccuracyTable) -> list[str]:

@@ -22,11 +22,13 @@ __all__ = [
     "Column",
     "PaperTable",
     "Row",
+    "WorstCase",
     "accuracy_table",
     "attack_name",
     "format_eps",
     "format_measure",
     "format_percent",
+    "format_spread",
     "format_value",
 ]
 
@@ -69,6 +71,18 @@ def format_interval(record: EvaluationRecord) -> str:
     """
     digits = 1 if record.n >= _FINE_N else 0
     return "–".join(f"{100 * bound:.{digits}f}" for bound in record.interval)
+
+
+def format_spread(record: EvaluationRecord) -> str:
+    """
+    Write what stands behind an accuracy: its interval, or of a random defence the worst of its evaluations.
+
+    :param record: The record.
+    :return: For example ``"43–82"``, ``"worst of 10: 80.0"``.
+    """
+    if record.evaluations:
+        return f"worst of {len(record.evaluations)}: {format_percent(record.worst)}"
+    return format_interval(record)
 
 
 def format_measure(value: float | None, digits: int) -> str:
@@ -147,6 +161,24 @@ class Row:
 
 
 @dataclass(frozen=True)
+class WorstCase:
+    """
+    Images that are right under every attack of a group.
+
+    :param correct: How many.
+    :param n: Out of how many.
+    """
+
+    correct: int
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        """Their share, 0 to 1."""
+        return self.correct / self.n
+
+
+@dataclass(frozen=True)
 class AccuracyTable:
     """
     Attacks by defences, made by :func:`accuracy_table`.
@@ -183,6 +215,35 @@ class AccuracyTable:
             values.append(record.accuracy)
         return sum(values) / len(values) if values else None
 
+    def worst(self, column: int, eps: float) -> WorstCase | None:
+        """
+        The worst case per image: how many images are right under every attack of one budget, in every evaluation.
+
+        :param column: Index of the column.
+        :param eps: The budget; attacks without one, as C&W, are not of its threat set and are left out.
+        :return: None if there are fewer than two such attacks, or a record does not say what was right.
+        """
+        cells = [line[column] for line in self.cells]
+        bounded = [record for record in cells if record is not None and record.eps == eps]
+        rights = [record.right for record in bounded if record.right is not None]
+        if len(bounded) < 2 or len(rights) < len(bounded) or len({len(right) for right in rights}) > 1:
+            return None
+        return WorstCase(sum(set(image) == {"1"} for image in zip(*rights, strict=True)), len(rights[0]))
+
+    @property
+    def worst_rows(self) -> list[tuple[str, list[WorstCase | None]]]:
+        """Label and cells of the rows of worst cases: one for each budget with at least two attacks."""
+        budgets: dict[float, str | None] = {}
+        for record in self.records:
+            if record.eps is not None:
+                budgets.setdefault(record.eps, record.norm)
+        rows = []
+        for eps in sorted(budgets):
+            cells = [self.worst(column, eps) for column in range(len(self.columns))]
+            if any(cell is not None for cell in cells):
+                rows.append((f"Worst case per image, eps {format_eps(eps)}", cells))
+        return rows
+
     @property
     def records(self) -> tuple[EvaluationRecord, ...]:
         """The records of the cells, each once."""
@@ -202,9 +263,14 @@ class AccuracyTable:
         """What the figures are."""
         models = [model for model in _unique(column.threat_model for column in self.columns) if model != CLEAN]
         threat = f" Threat model: {', '.join(models)}." if models else ""
+        evaluations = (
+            " Random defences: mean of the evaluations and the worst, after optimising."
+            if any(record.evaluations for record in self.records)
+            else ""
+        )
         return (
-            "Accuracy in %, Wilson's 95% interval in brackets. PSNR (dB) and MAE (share of the pixel range): the "
-            "attacked image (no defence) or the purified image (defence) against the clean one." + threat
+            f"Accuracy in %, Wilson's 95% interval in brackets.{evaluations} PSNR (dB) and MAE (share of the pixel "
+            "range): the attacked image (no defence) or the purified image (defence) against the clean one." + threat
         )
 
     def text_rows(self) -> tuple[list[str], list[list[str]]]:
@@ -224,9 +290,14 @@ class AccuracyTable:
                 if record is None:
                     line += [_ABSENT, "", ""]
                 else:
-                    accuracy = f"{format_percent(record.accuracy)} ({format_interval(record)})"
+                    accuracy = f"{format_percent(record.accuracy)} ({format_spread(record)})"
                     line += [accuracy, format_measure(record.psnr, 1), format_measure(record.mae, 4)]
             body.append([*line, _join_counts(record for record in cells if record is not None)])
+        for label, worsts in self.worst_rows:
+            line = [label]
+            for worst in worsts:
+                line += [_ABSENT if worst is None else format_percent(worst.accuracy), "", ""]
+            body.append([*line, ""])
         for kind in self.averages:
             line = [AVERAGES[kind]]
             for index in range(len(self.columns)):
@@ -383,6 +454,9 @@ def _labels(keys: Mapping[str, tuple[str, dict[str, Any]]]) -> list[str]:
             for part in _unique(part for other in namesakes for part in other)
             if len({_canonical(other.get(part)) for other in namesakes}) > 1
         ]
+        others = [part for part in differing if part != "eps_step"]  # it follows from the others, mostly
+        if len({_canonical([other.get(part) for part in others]) for other in namesakes}) == len(namesakes):
+            differing = others
         said = [_qualifier(part, parts[part]) for part in differing if parts.get(part) is not None]
         labels.append(f"{name} ({', '.join(said)})" if said else name)
     return labels

@@ -9,13 +9,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from art.attacks.evasion import CarliniL2Method, FastGradientMethod, ProjectedGradientDescent
+from art.attacks.evasion import CarliniL2Method, FastGradientMethod, ProjectedGradientDescent, SquareAttack
 from art.defences.preprocessor import Preprocessor
 from art.estimators.classification import TensorFlowV2Classifier
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from art_versatile._version import __version__
-from art_versatile.attacks import attack_parameters, paper_attacks
+from art_versatile.attacks import attack_parameters, isolated_seed, paper_attacks
+from art_versatile.attacks.adaptive import defend, through
+from art_versatile.baselines import RandomResizing
 from art_versatile.evaluation.benchmark import PACKAGES, Benchmark, versions
 from art_versatile.evaluation.records import load_records, save_records
 
@@ -109,7 +111,7 @@ class TestClean:
         benchmark.clean()
         none, identity, grey = benchmark.records
         assert none.defence_parameters == {}
-        assert identity.defence_parameters == {"factor": 1.0, "model": repr(types.SimpleNamespace)}
+        assert identity.defence_parameters == {"factor": 1.0, "model": "SimpleNamespace"}
         assert grey.defence_parameters["factor"] == 0.25
 
 
@@ -133,8 +135,8 @@ class TestStatic:
         defence = Scale(0.25)
         benchmark = make(defences={"grey": defence})
         x_adv = benchmark.static("FGSM", fgsm)
-        assert len(defence.given) == 1
-        np.testing.assert_array_equal(defence.given[0], x_adv)
+        np.testing.assert_array_equal(defence.given[-1], x_adv)
+        assert [len(given) for given in defence.given] == [2, 2, 8]  # twice the first two: is it random?
         np.testing.assert_array_equal(benchmark.x, tiny_images)
 
     def test_the_true_labels_are_attacked(self, make, tiny_images, tiny_labels):
@@ -152,15 +154,15 @@ class TestStatic:
         make(y=y).static("spy", Spy())
         np.testing.assert_array_equal(seen[0], np.eye(10)[y])
 
-    @pytest.mark.parametrize("threat_model", ["static", "transfer", "query"])
+    @pytest.mark.parametrize("threat_model", ["static", "transfer"])
     def test_threat_models(self, make, fgsm, threat_model):
         benchmark = make()
         benchmark.static("FGSM", fgsm, threat_model)
         assert {r.threat_model for r in benchmark.records} == {threat_model}
 
-    @pytest.mark.parametrize("threat_model", ["clean", "adaptive", "white-box"])
+    @pytest.mark.parametrize("threat_model", ["clean", "adaptive", "query", "white-box"])
     def test_other_threat_models(self, make, fgsm, threat_model):
-        expected = f"Expected threat_model to be one of ['static', 'transfer', 'query']. Received {threat_model!r}."
+        expected = f"Expected threat_model to be one of ['static', 'transfer']. Received {threat_model!r}."
         with pytest.raises(ValueError, match=re.escape(expected)):
             make().static("FGSM", fgsm, threat_model)
 
@@ -198,29 +200,163 @@ class TestStatic:
     def test_targeted_attacks(self, make, tiny_classifier):
         attack = FastGradientMethod(tiny_classifier, targeted=True)
         benchmark = make()
+        through = FastGradientMethod(defend(tiny_classifier, benchmark.defences["identity"]), targeted=True)
         expected = r"Expected an untargeted attack\. Received a targeted FastGradientMethod\."
         with pytest.raises(ValueError, match=expected):
             benchmark.static("FGSM", attack)
         with pytest.raises(ValueError, match=expected):
-            benchmark.adaptive("FGSM", "identity", attack)
+            benchmark.adaptive("FGSM", "identity", through)
         assert benchmark.records == []
 
 
 class TestAdaptive:
-    def test_one_record_behind_one_defence(self, make, fgsm, tiny_classifier, tiny_images, tiny_labels):
+    @staticmethod
+    def through(benchmark, defence, kind=FastGradientMethod, **arguments):
+        defended = defend(benchmark.classifier, benchmark.defences[defence])
+        return kind(defended, **{"eps": 8 / 255, "batch_size": 8, **arguments})
+
+    def test_one_record_behind_one_defence(self, make, tiny_classifier, tiny_images, tiny_labels):
         benchmark = make()
-        x_adv = benchmark.adaptive("FGSM through it", "grey", fgsm)
+        x_adv = benchmark.adaptive("FGSM through it", "grey", self.through(benchmark, "grey"))
         (record,) = benchmark.records
         assert (record.defence, record.threat_model, record.attack) == ("grey", "adaptive", "FGSM through it")
         purified = Scale(0.25)(x_adv)[0]
         assert record.correct == correct(tiny_classifier, purified, tiny_labels)
+        assert record.attack_parameters["gradient"] == "exact"
+        assert record.attack_parameters["eot_samples"] == 1
+        assert record.flags == ()
         assert_distances(record, purified, tiny_images)
+
+    def test_bpda_and_eot_are_recorded(self, make, tiny_classifier):
+        defence = RandomResizing(sizes=(28, 32), reference=32, output_size="input", seed=0)
+        benchmark = make(defences={"resizing": defence})
+        classifier = through(tiny_classifier, defence, gradient="bpda", eot_samples=3, seed=0)
+        benchmark.adaptive("FGSM", "resizing", FastGradientMethod(classifier, eps=0.1, batch_size=8))
+        parameters = benchmark.records[0].attack_parameters
+        assert (parameters["gradient"], parameters["eot_samples"]) == ("identity (BPDA)", 3)
+
+    def test_queries(self, make, tiny_classifier, tiny_images, tiny_labels):
+        benchmark = make()
+        attack = self.through(benchmark, "grey", SquareAttack, max_iter=5, nb_restarts=1, verbose=False)
+        x_adv = benchmark.query("Square", "grey", attack)
+        (record,) = benchmark.records
+        assert (record.threat_model, record.defence, record.eps) == ("query", "grey", 8 / 255)
+        assert record.correct == correct(tiny_classifier, Scale(0.25)(x_adv)[0], tiny_labels)
+        assert "gradient" not in record.attack_parameters
+
+    def test_the_wrong_kind(self, make):
+        benchmark = make()
+        square = self.through(benchmark, "grey", SquareAttack, max_iter=5, nb_restarts=1, verbose=False)
+        with pytest.raises(ValueError, match=r"Expected an attack with gradients\. Received SquareAttack\."):
+            benchmark.adaptive("Square", "grey", square)
+        with pytest.raises(ValueError, match=r"Expected an attack without gradients\. Received FastGradientMethod\."):
+            benchmark.query("FGSM", "grey", self.through(benchmark, "grey"))
+        assert benchmark.records == []
+
+    def test_an_attack_that_goes_round_the_defence(self, make, fgsm):
+        """The commonest mistake of all: the attack does not know the defence, and the defence looks robust."""
+        benchmark = make()
+        other = self.through(benchmark, "identity")
+        for attack in (fgsm, other):
+            with pytest.raises(
+                ValueError, match=r"Expected an attack built on the classifier behind 'grey'\. Received"
+            ):
+                benchmark.adaptive("FGSM", "grey", attack)
+        with pytest.raises(ValueError, match="Expected a static attack to be built on the undefended classifier"):
+            benchmark.static("FGSM", other)
+
+    def test_a_static_attack_on_another_classifier(self, make, tiny_classifier):
+        model = keras.models.clone_model(tiny_classifier.model)
+        other = FastGradientMethod(TestOtherClassifiers.wrap(model, input_shape=(32, 32, 3), clip_values=(0, 1)))
+        with pytest.raises(ValueError, match=r"that is threat_model='transfer'"):
+            make().static("FGSM", other)
+        make().static("FGSM", other, "transfer")
+
+    def test_a_masked_gradient_is_flagged(self, make, tiny_classifier):
+        class Masked(Scale):
+            def estimate_gradient(self, x, grad):
+                return np.zeros_like(grad)
+
+        benchmark = make(defences={"masked": Masked()})
+        benchmark.adaptive("FGSM", "masked", self.through(benchmark, "masked"))
+        assert benchmark.records[0].flags == ("masked gradient: zero at 8 of 8 images",)
+
+    def test_an_attack_over_its_budget_is_flagged(self, make, fgsm):
+        fgsm.generate = lambda x, y: np.clip(x + 0.05, 0, 1)
+        benchmark = make()
+        benchmark.static("FGSM", fgsm)
+        assert benchmark.records[0].flags == ("over budget: 0.05 in place of 0.0313725",)
 
     def test_unknown_defences(self, make, fgsm):
         with pytest.raises(
             ValueError, match=r"Expected defence to be one of \['identity', 'grey'\]\. Received 'none'\."
         ):
             make().adaptive("FGSM", "none", fgsm)
+
+
+class TestRandomDefences:
+    class Noise(Scale):
+        """Noise from NumPy's global generator, as ART's own defences draw."""
+
+        def __call__(self, x, y=None):
+            return np.clip(x + np.random.normal(0, 0.3, x.shape), 0, 1).astype(np.float32), y  # noqa: NPY002
+
+    def test_every_evaluation_counts(self, make, tiny_classifier, tiny_images, tiny_labels):
+        benchmark = make(defences={"noise": self.Noise(), "grey": Scale(0.25)}, evaluations=4, seed=3)
+        benchmark.clean()
+        none, noise, grey = benchmark.records
+        assert none.evaluations == grey.evaluations == ()
+        assert len(noise.evaluations) == 4
+        with isolated_seed(3):
+            answers = [tiny_classifier.predict(self.Noise()(tiny_images)[0]).argmax(1) == tiny_labels for _ in range(4)]
+        assert noise.evaluations == tuple(answer.sum() for answer in answers)
+        assert noise.right == "".join("01"[int(r)] for r in np.all(answers, axis=0))
+        assert noise.accuracy == pytest.approx(np.mean(answers))
+        assert noise.correct == round(np.mean(answers) * 8)
+
+    def test_which_are_random(self, make):
+        resizing = RandomResizing(sizes=(28, 32), reference=32, seed=0)
+        benchmark = make(defences={"noise": self.Noise(), "grey": Scale(0.25), "resizing": resizing})
+        assert [benchmark.is_random(name) for name in benchmark.defences] == [True, False, True]
+
+    def test_a_defence_that_changes_the_size(self, make, tiny_classifier):
+        image = keras.Input((None, None, 3))
+        features = keras.layers.GlobalAveragePooling2D()(image)
+        classifier = TestOtherClassifiers.wrap(
+            keras.Model(image, keras.layers.Dense(10)(features)), input_shape=(32, 32, 3), clip_values=(0, 1)
+        )
+        resizing = RandomResizing(sizes=(28, 32), reference=28, seed=0)
+        benchmark = make(classifier=classifier, defences={"resizing": resizing}, evaluations=2)
+        benchmark.clean()
+        record = benchmark.records[1]
+        assert (record.psnr, record.mae, record.ssim) == (None, None, None)
+        assert len(record.evaluations) == 2
+
+
+class TestFile:
+    def test_an_interrupted_run_goes_on(self, make, fgsm, tmp_path):
+        path = tmp_path / "records.json"
+        benchmark = make(file=path)
+        benchmark.clean()
+        assert not benchmark.done("FGSM", fgsm)
+        benchmark.static("FGSM", fgsm)
+        assert load_records(path) == benchmark.records
+        again = make(file=path)
+        assert again.done("FGSM", fgsm)
+        assert again.records == benchmark.records
+        assert not again.done("FGSM", FastGradientMethod(again.classifier, eps=4 / 255))
+        assert not again.done("PGD", fgsm)
+        assert not make(file=path, seed=1).done("FGSM", fgsm)
+        again.static("FGSM", fgsm)  # the cell is filled once
+        assert len(load_records(path)) == len(benchmark.records)
+
+    def test_records_of_something_else(self, make, tmp_path):
+        path = tmp_path / "records.json"
+        make(file=path).clean()
+        with pytest.raises(ValueError, match=r"to hold records of 'others'\. Received \['patches'\]"):
+            make(file=path, dataset="others")
+        with pytest.raises(ValueError, match=r"to hold records of 'other'\. Received \['tiny'\]"):
+            make(file=path, classifier_name="other")
 
 
 class TestParts:
@@ -254,7 +390,8 @@ class TestParts:
         benchmark = make()
         benchmark.clean()
         benchmark.static("FGSM", fgsm)
-        benchmark.adaptive("FGSM through it", "grey", fgsm)
+        through_it = FastGradientMethod(defend(benchmark.classifier, benchmark.defences["grey"]), eps=8 / 255)
+        benchmark.adaptive("FGSM through it", "grey", through_it)
         assert load_records(save_records(benchmark.records, tmp_path / "records.json")) == benchmark.records
 
 

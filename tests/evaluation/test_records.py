@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_numpy_and_art_values_become_plain() -> None:
         ({"correct": -1}, "correct to be an integer of at least 0. Received -1"),
         ({"correct": True}, "correct to be an integer .* Received True"),
         ({"correct": 21}, "correct to be at most n=20. Received 21"),
-        ({"preset": "slow"}, r"preset to be one of \['quick', 'paper'\]. Received 'slow'"),
+        ({"preset": "slow"}, r"preset to be one of \['quick', 'paper', 'full'\]. Received 'slow'"),
         ({"norm": "3"}, "norm to be one of .* Received '3'"),
         ({"norm": 3}, "norm to be one of .* Received '3'"),
         ({"eps": 0}, "eps to be above 0, or None. Received 0"),
@@ -194,8 +195,8 @@ def test_an_infinite_psnr_comes_back() -> None:
     ("change", "message"),
     [
         ({"colour": 1}, r"Received unknown fields \['colour'\]"),
-        ({"accuracy": 0.9}, "accuracy to be correct / n = 0.65. Received 0.9"),
-        ({"accuracy": "0.65"}, "accuracy to be correct / n = 0.65. Received '0.65'"),
+        ({"accuracy": 0.9}, "accuracy to be 0.65, as the counts say. Received 0.9"),
+        ({"accuracy": "0.65"}, "accuracy to be 0.65, as the counts say. Received '0.65'"),
         ({"correct": None}, "correct to be an integer"),
     ],
 )
@@ -215,7 +216,17 @@ def test_from_json_refuses_what_is_missing_or_no_object() -> None:
 
 def test_the_key_is_the_cell_not_the_result() -> None:
     key = record_key(pgd())
-    others = {"correct": 0, "psnr": 1.0, "mae": None, "ssim": None, "seconds": None, "versions": {}, "flags": []}
+    others = {
+        "correct": 0,
+        "evaluations": (0, 0),
+        "right": "0" * 20,
+        "psnr": 1.0,
+        "mae": None,
+        "ssim": None,
+        "seconds": None,
+        "versions": {},
+        "flags": [],
+    }
     assert record_key(pgd(**others)) == key
     assert set(others) | set(KEY_FIELDS) == {field.name for field in dataclasses.fields(EvaluationRecord)}
     cell = {
@@ -315,8 +326,8 @@ def test_saving_refuses(tmp_path: Path) -> None:
         ("\udcff", "to be a JSON file of evaluation records. Received"),
         ("[]", "Received another JSON document"),
         ('{"records": []}', "Received another JSON document"),
-        ('{"schema": "art-versatile evaluation records"}', "to be of schema version 1. Received None"),
-        ('{"schema": "art-versatile evaluation records", "schema_version": 2}', "schema version 1. Received 2"),
+        ('{"schema": "art-versatile evaluation records"}', "to be of schema version 2. Received None"),
+        ('{"schema": "art-versatile evaluation records", "schema_version": 3}', "schema version 2. Received 3"),
         (
             '{"schema": "art-versatile evaluation records", "schema_version": 1, "records": {}}',
             "to hold a list of records. Received dict",
@@ -352,3 +363,43 @@ def test_records_and_reports_need_neither_tensorflow_nor_art() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert result.stdout == "[]"
+
+
+def test_several_evaluations() -> None:
+    """Of a random defence: the mean is the accuracy, its rounded count ``correct``, the least the worst."""
+    record = pgd(correct=12, evaluations=[13, 11, 13], right="1" * 10 + "0" * 10)
+    assert record.evaluations == (13, 11, 13)
+    assert record.accuracy == pytest.approx(37 / 60)
+    assert record.worst == 11 / 20
+    assert pgd().worst == pgd().accuracy == 13 / 20
+    assert EvaluationRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluations": [13, 21]}, "evaluations of at most n=20, their rounded mean correct=13. Received"),
+        ({"evaluations": [1, 2]}, "evaluations of at most n=20, their rounded mean correct=13. Received (1, 2)"),
+        ({"evaluations": [13, -1]}, "an evaluation to be an integer of at least 0"),
+        ({"evaluations": "13"}, "evaluations to be a list of counts. Received '13'"),
+        ({"right": "1" * 13}, "right to be 20 characters 0 or 1"),
+        ({"right": "2" * 20}, "right to be 20 characters 0 or 1"),
+        ({"right": 7}, "right to be 20 characters 0 or 1"),
+        ({"right": "1" * 12 + "0" * 8}, "right to agree with the 13 that are right"),
+        ({"right": "1" * 14 + "0" * 6}, "right to agree with the 13 that are right"),
+        ({"evaluations": [14, 12], "right": "1" * 13 + "0" * 7}, "right to agree with the 12 that are right"),
+    ],
+)
+def test_evaluations_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"Expected {message}")):
+        pgd(**changes)
+
+
+def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
+    path = save_records([pgd()], tmp_path / "records.json")
+    document = json.loads(path.read_text())
+    for name in ("evaluations", "right"):
+        del document["records"][0][name]
+    document["schema_version"] = 1
+    path.write_text(json.dumps(document))
+    assert load_records(path) == [pgd()]

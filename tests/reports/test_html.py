@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from art_versatile.evaluation.records import EvaluationRecord
+from art_versatile.evaluation.records import Check, EvaluationRecord
 from art_versatile.reports.html import CITATIONS, Panel, Prediction, magnification, write_report
 from art_versatile.reports.tables import PAPER_TABLE_2, accuracy_table
 
@@ -54,19 +54,20 @@ def records() -> list[EvaluationRecord]:
     return made
 
 
-def adaptive(attack: str, correct: int, defence: str = PURIFIER) -> EvaluationRecord:
-    return EvaluationRecord(
-        dataset="photographs",
-        n=20,
-        classifier="EfficientNet-Lite0",
-        defence=defence,
-        defence_parameters={"generator": "compact"},
-        attack=attack,
-        norm="inf",
-        eps=8 / 255,
-        threat_model="adaptive",
-        correct=correct,
-    )
+def adaptive(attack: str, correct: int, defence: str = PURIFIER, **more: Any) -> EvaluationRecord:
+    facts: dict[str, Any] = {
+        "dataset": "photographs",
+        "n": 20,
+        "classifier": "EfficientNet-Lite0",
+        "defence": defence,
+        "defence_parameters": {"generator": "compact"},
+        "attack": attack,
+        "norm": "inf",
+        "eps": 8 / 255,
+        "threat_model": "adaptive",
+        "correct": correct,
+    }
+    return EvaluationRecord(**{**facts, **more})
 
 
 def panel(side: int = 120, eps: float = 8 / 255, **changes: Any) -> Panel:
@@ -360,8 +361,8 @@ def test_adaptive_figures_take_the_place_of_the_disclaimer(tmp_path: Path) -> No
     page, _ = written(tmp_path, [*records(), adaptive("PGD-100", 1), adaptive("APGD", 0)])
     assert page.inside("limits") == ""
     text = page.inside("adaptive")
-    assert f"PGD-100 {PURIFIER} 90.0% 5.0% (1–24)" in text
-    assert f"APGD {PURIFIER} 90.0% 0.0% (0–16)" in text
+    assert f"PGD-100 {PURIFIER} · L∞ ≤ 8/255 90.0% 5.0% (1–24)" in text
+    assert f"APGD {PURIFIER} · L∞ ≤ 8/255 90.0% 0.0% (0–16)" in text
     assert "Measured, not proven" in text
     assert "No adaptive attack was run on" not in text
     assert page.find("dd", class_="value") == ["6.7%", "66.7%", "55.0%", "0.0%", "90.0%"]
@@ -371,7 +372,7 @@ def test_adaptive_figures_take_the_place_of_the_disclaimer(tmp_path: Path) -> No
 def test_a_defence_that_met_no_adaptive_attack_is_named(tmp_path: Path) -> None:
     page, _ = written(tmp_path, [*records(), adaptive("PGD", 1, "Another")])
     assert f"No adaptive attack was run on {PURIFIER}" in page.inside("adaptive")
-    assert "PGD Another – 5.0%" in page.inside("adaptive")
+    assert "PGD Another · L∞ ≤ 8/255 – 5.0%" in page.inside("adaptive")
 
 
 def test_threat_model(page: Page, tmp_path: Path) -> None:
@@ -573,3 +574,33 @@ def test_predictions_are_checked(arguments: dict[str, Any], message: str) -> Non
 
 def test_a_panel_prints_short() -> None:
     assert repr(panel(40)) == "Panel(name='dog.jpg', attack='PGD', true_label='bullmastiff', 40x40)"
+
+
+def test_checks_have_a_section(tmp_path: Path) -> None:
+    attacked = [*records(), adaptive("PGD", 1)]
+    checks = [
+        Check("steps", "More is never weaker.", PURIFIER, False, "10 to 100 <steps>"),
+        Check("budget", "Larger is never weaker.", PURIFIER, None, "needs two budgets"),
+        Check("adaptive", "Was there one?", "another", False, "none was run"),
+    ]
+    page, _ = written(tmp_path, attacked, checks=checks)
+    text = page.inside("checks")
+    assert f"steps More is never weaker. {PURIFIER} failed 10 to 100 <steps>" in text
+    assert f"budget Larger is never weaker. {PURIFIER} not run needs two budgets" in text
+    assert "another" not in text
+    assert written(tmp_path, attacked)[0].inside("checks") == ""
+
+
+def test_attacks_on_the_defence_stand_apart_from_those_on_the_classifier(tmp_path: Path) -> None:
+    page, _ = written(tmp_path, [*records(), adaptive("PGD-100", 1), adaptive("at half the range", 0, eps=0.5)])
+    assert "PGD-100" not in page.inside("accuracy")
+    assert "L∞ ≤ 0.5" in page.inside("adaptive")
+    # What anything breaks at is not the figure that the page leads with.
+    assert page.find("dd", class_="value")[3] == "5.0%"
+
+
+def test_the_worst_case_of_adaptive_attacks(tmp_path: Path) -> None:
+    right = {"PGD": "1" * 5 + "0" * 15, "APGD": "0" * 3 + "1" * 5 + "0" * 12}
+    made = [adaptive(name, 5, right=value) for name, value in right.items()]
+    text = written(tmp_path, [*records(), *made])[0].inside("adaptive")
+    assert f"Worst case per image {PURIFIER} · 8/255 10.0% (2 of 20)" in text

@@ -13,6 +13,7 @@ from art_versatile.reports.tables import (
     AVERAGES,
     PAPER_TABLE_2,
     AccuracyTable,
+    WorstCase,
     accuracy_table,
     attack_name,
     format_eps,
@@ -315,3 +316,38 @@ def test_the_papers_table_in_markdown() -> None:
     assert rows["Average, printed"] == ["–", "86.03", "87.12", "50.4", "37.04", "76.6"]
     assert rows[f"{AVERAGES['attacks']}, recomputed"][1:] == ["85.17", "86.03", "43.70", "28.55", "75.22"]
     assert "arXiv 2403.08170" in text
+
+
+def test_the_worst_case_per_image() -> None:
+    """Right under every attack of one budget, image by image; attacks without a budget are of another threat set."""
+
+    def of(attack: str, right: str, **more: Any) -> EvaluationRecord:
+        return record(attack, right.count("1"), n=5, right=right, **more)
+
+    table = accuracy_table(
+        [
+            of("FGSM", "11010"),
+            of("PGD", "10011"),
+            of("PGD", "11111", eps=4 / 255, attack_parameters={"max_iter": 9}),
+            of("C&W", "00000", eps=None, norm="2"),
+        ]
+    )
+    (row,) = table.worst_rows
+    assert row[0] == "Worst case per image, eps 8/255"
+    assert row[1] == [WorstCase(2, 5)]
+    assert row[1][0].accuracy == 0.4
+    assert table.worst(0, 4 / 255) is None
+    _, body = table.text_rows()
+    assert ["Worst case per image, eps 8/255", "40.0", "", "", ""] in body
+    assert "| Worst case per image, eps 8/255 | 40.0 |" in re.sub(" +", " ", table.to_markdown())
+
+
+def test_no_worst_case_where_a_record_does_not_say(records: list[EvaluationRecord]) -> None:
+    assert accuracy_table(records).worst_rows == []
+
+
+def test_random_defences_show_the_worst_evaluation() -> None:
+    table = accuracy_table([record("PGD", 12, PURIFIER, evaluations=(13, 11))])
+    assert table.text_rows()[1][0][1] == "60.0 (worst of 2: 55.0)"
+    assert "Random defences: mean of the evaluations and the worst, after optimising." in table.note
+    assert "Random defences" not in accuracy_table([record("PGD", 12)]).note
