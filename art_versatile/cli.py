@@ -125,6 +125,10 @@ def evaluate(
     weights: Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")] = "compact",
     eps: Annotated[str, typer.Option(help="L-infinity budgets, pixels in [0, 1], the main one first.")] = "8/255",
     preset: Annotated[str, typer.Option(help="How much is spent: quick or paper.")] = "quick",
+    max_iter: Annotated[
+        int | None, typer.Option(min=1, help="Iterations of static BIM, PGD, MI-FGSM; the preset's by default.")
+    ] = None,
+    attacks: Annotated[str, typer.Option(help="Static attacks, with commas; the paper's six and DeepFool.")] = "",
     threats: Annotated[
         str, typer.Option(help="Out of static, transfer, query and adaptive, with commas.")
     ] = "static,transfer,query,adaptive",
@@ -142,19 +146,10 @@ def evaluate(
     """Attack a purifier in every way there is; print tables, checks and a verdict, write an HTML page."""
     from rich.console import Console
 
-    if (images is None) != (labels is None):
-        raise _fail(ValueError("Expected both a folder and a table of labels, or neither. Received one."))
     console = Console()
     with _reported(), console.status("starting") as status:
         main_eps, *other_eps = _budgets(eps).values()
-        if images is None or labels is None:
-            from art_versatile.images import demo_images
-
-            x, y, names = demo_images(limit or 20, image_size)
-            dataset = "foolbox ImageNet samples"
-        else:
-            x, y, names = _labelled(images, labels, file_column, label_column, limit, image_size)
-            dataset = f"{images.name}, first {len(x)}"
+        x, y, names, dataset = _chosen_images(images, labels, file_column, label_column, limit, image_size)
 
         from art_versatile.classifiers import class_names, load_classifier
         from art_versatile.experiments.robustness import evaluate as run
@@ -175,6 +170,8 @@ def evaluate(
             eps=main_eps,
             other_eps=other_eps,
             preset=preset,
+            max_iter=max_iter,
+            attacks=[attack.strip() for attack in attacks.split(",")] if attacks else None,
             threats=[threat.strip() for threat in threats.split(",")],
             surrogate=None if surrogate is None else load_classifier(surrogate, image_size),
             controls=controls,
@@ -191,6 +188,94 @@ def evaluate(
     for sentence in found.verdicts:
         console.print(sentence, highlight=False)
     console.print(f"page: {out / 'report.html'}    records: {out / 'records.json'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    images: Annotated[
+        Path | None, typer.Argument(help="A folder of photographs; by default those of the demonstration.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Argument(help="CSV table of their classes.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and records.")] = Path("reproduction"),
+    file_column: Annotated[str, typer.Option(help="Column of the file names.")] = "file",
+    label_column: Annotated[str, typer.Option(help="Column of the class index.")] = "label",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many labelled images.")] = None,
+    classifier: Annotated[str, typer.Option(help="Name of a classifier of this package.")] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")] = "compact",
+    specific: Annotated[
+        list[str] | None, typer.Option(help="Purifier trained on one attack, ATTACK=FOLDER; see train --only.")
+    ] = None,
+    eps: Annotated[str, typer.Option(help="L-infinity budget, pixels in [0, 1].")] = "16/255",
+    preset: Annotated[str, typer.Option(help="How much is spent: quick or paper.")] = "quick",
+    strength_images: Annotated[
+        int | None, typer.Option(min=0, help="Images of Figure 4; all by default, 0 leaves it out.")
+    ] = None,
+    evaluations: Annotated[int, typer.Option(min=1, help="Of each random defence.")] = 10,
+    image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images attacked at once.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the attacks.")] = 0,
+) -> None:
+    """The paper's Tables 1 and 2, Figures 3 to 5 and floats against PNG files, on your images; static attacks."""
+    from rich.console import Console
+
+    console = Console()
+    with _reported(), console.status("starting") as status:
+        budget = _fraction(eps)
+        folders = dict(_named_folder(pair) for pair in specific or ())
+        x, y, names, dataset = _chosen_images(images, labels, file_column, label_column, limit, image_size)
+
+        from art_versatile.classifiers import class_names, load_classifier
+        from art_versatile.experiments.paper import reproduce as run
+        from art_versatile.purifier import VersatilePurifier
+
+        def report(line: str) -> None:
+            console.print(f"  {line}", highlight=False)
+            status.update(line)
+
+        found = run(
+            load_classifier(classifier, image_size),
+            VersatilePurifier.from_pretrained(weights),
+            x,
+            y,
+            out,
+            dataset=dataset,
+            classifier_name=f"{classifier} at {image_size}x{image_size}",
+            specific={attack: VersatilePurifier.from_pretrained(folder) for attack, folder in folders.items()},
+            eps=budget,
+            preset=preset,
+            strength_images=strength_images,
+            evaluations=evaluations,
+            batch_size=batch_size,
+            seed=seed,
+            names=names,
+            class_names=class_names(),
+            report=report,
+        )
+    for table in found.tables:
+        console.print(table.to_rich())
+    console.print(f"tables, figures, records: {out}", highlight=False, soft_wrap=True)
+
+
+def _named_folder(text: str) -> tuple[str, str]:
+    """An attack and the folder of the purifier that was trained on it."""
+    attack, equals, folder = text.partition("=")
+    if not (attack and equals and folder):
+        raise ValueError(f"Expected ATTACK=FOLDER. Received {text!r}.")
+    return attack, folder
+
+
+def _chosen_images(
+    images: Path | None, labels: Path | None, file_column: str, label_column: str, limit: int | None, size: int
+) -> tuple[Any, Any, list[str], str]:
+    """Images, classes, names of the files, name of the set: the user's, or the demonstration's."""
+    if images is None and labels is None:
+        from art_versatile.images import demo_images
+
+        return *demo_images(limit or 20, size), "foolbox ImageNet samples"
+    if images is None or labels is None:
+        raise ValueError("Expected both a folder and a table of labels, or neither. Received one.")
+    x, y, names = _labelled(images, labels, file_column, label_column, limit, size)
+    return x, y, names, f"{images.name}, first {len(x)}"
 
 
 def _labelled(
@@ -352,6 +437,9 @@ def train(
     pairs: Annotated[
         list[Path] | None, typer.Option(help="A store made by the command pairs; several are read as one.")
     ] = None,
+    only: Annotated[
+        str, typer.Option(help="Attacks of the stores to train on, with commas: an attack-specific purifier.")
+    ] = "",
     images: Annotated[
         Path | None, typer.Option(help="In place of --pairs: images to attack first, into OUT/pairs.")
     ] = None,
@@ -399,7 +487,7 @@ def train(
         from art_versatile import training
         from art_versatile import weights as stored
         from art_versatile.classifiers import load_classifier
-        from art_versatile.pairs import JoinedPairs, PairStore
+        from art_versatile.pairs import ChosenPairs, JoinedPairs, PairStore
 
         settings = _preset(
             preset,
@@ -457,7 +545,11 @@ def train(
             stores = [PairStore(out / "pairs")]
         facts = [{"images": len(s.manifest["images"]), **s.manifest["parameters"]} for s in stores]
         card["pairs"] = facts if len(facts) > 1 else facts[0]
-        result = training.train(stores[0] if len(stores) == 1 else JoinedPairs(stores), out, card=card, **arguments)
+        chosen: Any = stores[0] if len(stores) == 1 else JoinedPairs(stores)
+        if only:
+            card["only"] = [name.strip() for name in only.split(",")]
+            chosen = ChosenPairs(chosen, card["only"])
+        result = training.train(chosen, out, card=card, **arguments)
     typer.echo(f"{len(result.history)} epochs; weights in {out / 'last'}" + f" and {out / 'best'}" * (held is not None))
 
 

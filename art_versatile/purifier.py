@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from art_versatile import weights
@@ -73,6 +75,14 @@ class VersatilePurifier(ImageDefence):
     def generator(self) -> keras.Model:
         """The Keras model that purifies pixels in [0, 1]."""
         return self._generator
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits of the SHA-256 of the generator's weights: in a record, which purifier was measured."""
+        digest = hashlib.sha256()
+        for array in self._generator.get_weights():
+            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+        return digest.hexdigest()[:12]
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> VersatilePurifier:

@@ -17,7 +17,7 @@ import numpy as np
 from art_versatile import weights
 from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer
 from art_versatile.pairs.batches import Pairs
-from art_versatile.pairs.joined import JoinedPairs
+from art_versatile.pairs.joined import ChosenPairs, JoinedPairs
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays, PairStore
 from art_versatile.pix2pix.presets import PRESETS, Preset
@@ -524,7 +524,7 @@ def _parameters(
         "seed": seed,
         "optimizer": None if optimizer is None else keras.optimizers.serialize(optimizer),
     }
-    if isinstance(pairs, PairStore | JoinedPairs):
+    if isinstance(pairs, PairStore | JoinedPairs | ChosenPairs):
         parameters["pairs_sha256"] = pairs.sha256
     elif isinstance(pairs, ArrayPairs):
         # Attacks that are made anew may differ in the last bit.

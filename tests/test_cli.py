@@ -172,10 +172,43 @@ class TestEvaluate:
         assert message in " ".join(result.output.split())
         assert not (tmp_path / "o").exists()
 
-    def test_a_folder_without_labels(self, run, photographs):
-        result = run("evaluate", photographs[0])
+    @pytest.mark.parametrize("command", ["evaluate", "reproduce"])
+    def test_a_folder_without_labels(self, run, photographs, command):
+        result = run(command, photographs[0])
         assert result.exit_code == 2
         assert "Expected both a folder and a table of labels, or neither." in " ".join(result.output.split())
+
+
+class TestReproduce:
+    def test_on_real_photographs(self, run, tmp_path):
+        """Two photographs, the shipped weights, the paper's defences; without Figure 4."""
+        arguments = ["--limit", 2, "--image-size", 224, "--strength-images", 0, "--evaluations", 2]
+        arguments += ["--specific", "PGD=compact", "--out", tmp_path / "o"]
+        result = run("reproduce", *arguments)
+        assert result.exit_code == 0, result.output
+        output = " ".join(result.output.split())
+        for words in ("classified right; the others are left out", "Comparison of defences", "Floats against PNG"):
+            assert words in output
+        assert {path.name for path in (tmp_path / "o").iterdir()} == {
+            "figure_3.png", "figure_5.png", "records.json", "tables.md",
+        }  # fmt: skip
+        records = json.loads((tmp_path / "o" / "records.json").read_text())["records"]
+        assert {r["eps"] for r in records if r["attack"] == "FGSM"} == {16 / 255}
+        assert "trained on PGD" in {r["defence"] for r in records}
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--specific", "DeepFool=compact"], "Expected specific to be one of"),
+            (["--specific", "FGSM"], "Expected ATTACK=FOLDER. Received 'FGSM'"),
+            (["--eps", "two"], "Expected a number such as"),
+        ],
+    )
+    def test_bad_values(self, run, tmp_path, arguments, message):
+        result = run("reproduce", "--limit", 2, "--image-size", 64, "--out", tmp_path / "o", *arguments)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+        assert not (tmp_path / "o").exists()
 
 
 def tiny_classifier(size, **_):
@@ -283,6 +316,18 @@ class TestTrain:
         card = json.loads((out / "last" / "card.json").read_text())
         assert card["training"]["pairs"] == 12
         assert [store["images"] for store in card["pairs"]] == [6, 6]
+
+    def test_an_attack_specific_purifier(self, run, pairs, weights, tmp_path):
+        command = ("train", "--pairs", pairs, "--weights", weights, "--epochs", 1, "--no-adversarial", *SMALL)
+        result = run(*command, "--only", "PGD", "--out", tmp_path / "run")
+        assert result.exit_code == 0, result.output
+        card = json.loads((tmp_path / "run" / "last" / "card.json").read_text())
+        assert card["training"]["pairs"] == PairStore(pairs).counts["PGD"] == 3
+        assert card["only"] == ["PGD"]
+        unknown = run(*command, "--only", "BIM", "--out", tmp_path / "other")
+        assert unknown.exit_code == 2
+        assert "Expected attacks among ['FGSM', 'PGD']. Received 'BIM'." in " ".join(unknown.output.split())
+        assert not (tmp_path / "other").exists()
 
     def test_new_networks_by_default(self, run, pairs, tmp_path, monkeypatch):
         """Without --weights the preset's own generator is built, with the noise that is asked for."""
@@ -479,7 +524,7 @@ def test_bad_budgets(text):
         cli._budgets(text)
 
 
-@pytest.mark.parametrize("command", ["demo", "evaluate", "purify", "pairs", "train", "compare-schedules"])
+@pytest.mark.parametrize("command", ["demo", "evaluate", "reproduce", "purify", "pairs", "train", "compare-schedules"])
 def test_help_is_shown_as_it_is_written(run, monkeypatch, command):
     """Rich takes a word between colons for an emoji, and one in brackets for a style."""
     helps = [option.help for option in get_command(cli.app).commands[command].params if option.help]

@@ -38,13 +38,16 @@ def test_evaluate_on_folder(main, capsys, tmp_path):
     rows = [f"{name.replace('.jpg', '.png')},{label}" for name, label in zip(names, y, strict=True)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,imagenet_index", *rows]) + "\n")
     main("evaluate_on_folder.py")(
-        tmp_path / "photographs", tmp_path / "labels.csv", tmp_path / "r.json", size=96, attacks="FGSM,PGD", max_iter=2,
-        adaptive_iterations=2,
+        tmp_path / "photographs", tmp_path / "labels.csv", tmp_path / "out", size=96, threats="query"
     )  # fmt: skip
-    records = load_records(tmp_path / "r.json")
-    assert [r.attack for r in records] == ["clean"] * 2 + ["FGSM"] * 2 + ["PGD"] * 2 + ["PGD through the purifier"]
+    records = load_records(tmp_path / "out" / "records.json")
+    assert {(r.defence, r.threat_model) for r in records if r.attack != "clean"} == {
+        ("VersatilePurifier", "query"), ("JPEG", "query"),
+    }  # fmt: skip
     assert {r.n for r in records} == {2}
-    assert "adaptive" in capsys.readouterr().out
+    output = " ".join(capsys.readouterr().out.split())
+    assert "VersatilePurifier: no adaptive attack was run" in output
+    assert "JPEG: adaptive: False; none was run" in output
 
 
 def test_train_your_purifier(main, capsys, tmp_path):
@@ -53,20 +56,26 @@ def test_train_your_purifier(main, capsys, tmp_path):
     assert (tmp_path / "mine" / "card.json").is_file()
 
 
-def test_compare_defences(main, capsys, tmp_path):
+def test_compare_defences(main, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
     x, y, names = demo_images(3, 96)
     for image, name in zip(x, names, strict=True):
         save_png(image, tmp_path / "photographs" / name.replace(".jpg", ".png"))
     rows = [f"{name.replace('.jpg', '.png')},{label}" for name, label in zip(names, y, strict=True)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,imagenet_index", *rows]) + "\n")
     main("compare_defences.py")(
-        tmp_path / "photographs", tmp_path / "labels.csv", size=96, max_iter=2, evaluations=2, batch_size=2
-    )
+        tmp_path / "photographs", tmp_path / "labels.csv", tmp_path / "r.json", size=96, attacks="FGSM,PGD", max_iter=2,
+        evaluations=2, batch_size=2,
+    )  # fmt: skip
     output = " ".join(capsys.readouterr().out.split())
     for name in ("none", "VersatilePurifier", "RandomResizing", "R-CAM", "small", "bicubic", "WaveletDenoising", "ART"):
         assert name in output
     assert "n = 3" in output
-    assert output.count("worst") == 7  # three random defences, clean and attacked, and the caption
+    records = load_records(tmp_path / "r.json")
+    assert {r.attack for r in records} == {"clean", "FGSM", "PGD"}
+    assert len({r.defence for r in records if r.evaluations}) == 3  # the random ones
+    assert output.count("worst of 2") == 9
+    assert "worst case per image" in output
 
 
 @pytest.mark.slow

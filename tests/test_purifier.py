@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import keras
 import numpy as np
@@ -428,3 +429,13 @@ class TestShipped:
         assert {"data", "attacks", "schedule", "steps"} <= set(card["training"])
         for figure in card["evaluation"]["figures"]:
             assert {"attack", "n", "no_defence", "purified", "threat_model"} <= set(figure)
+
+
+def test_the_fingerprint_is_of_the_weights():
+    first, same = (VersatilePurifier(CompactGenerator(widths=(8, 8), blocks=(1, 1), seed=1)) for _ in range(2))
+    assert first.fingerprint == same.fingerprint
+    assert re.fullmatch("[0-9a-f]{12}", first.fingerprint)
+    weights = same.generator.get_weights()
+    weights[-1] = weights[-1] + 1
+    same.generator.set_weights(weights)
+    assert same.fingerprint != first.fingerprint

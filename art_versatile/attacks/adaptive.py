@@ -34,6 +34,7 @@ __all__ = [
     "BUDGETS",
     "BackwardPassIdentity",
     "adaptive_attacks",
+    "adaptive_pgd",
     "attacked_classifiers",
     "check_pixels",
     "defend",
@@ -221,18 +222,16 @@ def adaptive_attacks(
     options: dict[str, Any] = {"eot_samples": eot_samples, "seed": seed}
     exact = through(classifier, defence, **options)
     iterations = {} if max_iter is None else {"max_iter": check_integer("max_iter", max_iter)}
-    pgd: dict[str, Any] = {**budget["PGD"], **iterations}
-    pgd |= {"norm": np.inf, "eps": eps, "eps_step": 2.5 * eps / pgd["max_iter"]}
-    pgd |= {"batch_size": batch_size, "verbose": verbose}
+    pgd: dict[str, Any] = {"preset": preset, "max_iter": max_iter, "batch_size": batch_size, "verbose": verbose}
     apgd: dict[str, Any] = {**budget["APGD"], **iterations, "norm": np.inf, "eps": eps, "eps_step": 2 * eps}
     apgd |= {"batch_size": batch_size, "verbose": verbose}
 
     attacks: dict[str, EvasionAttack] = {
         "FGSM": FastGradientMethod(exact, norm=np.inf, eps=eps, batch_size=batch_size),
-        "PGD": ProjectedGradientDescent(exact, **pgd),
+        "PGD": adaptive_pgd(exact, eps, **pgd),
     }
     if bpda:
-        attacks["PGD, BPDA"] = ProjectedGradientDescent(through(classifier, defence, gradient="bpda", **options), **pgd)
+        attacks["PGD, BPDA"] = adaptive_pgd(through(classifier, defence, gradient="bpda", **options), eps, **pgd)
     if not isinstance(classifier, KerasClassifier):
         attacks["APGD-CE"] = AutoProjectedGradientDescent(exact, loss_type="cross_entropy", **apgd)
         if classifier.nb_classes >= 3:
@@ -240,6 +239,44 @@ def adaptive_attacks(
     if isinstance(exact, TensorFlowV2Classifier):
         attacks = {name: compile_attack(attack, **options) for name, attack in attacks.items()}
     return attacks
+
+
+def adaptive_pgd(
+    defended: Any,
+    eps: float = 8 / 255,
+    *,
+    preset: str = "quick",
+    max_iter: int | None = None,
+    batch_size: int = 32,
+    verbose: bool = False,
+) -> ProjectedGradientDescent:
+    """
+    PGD in L-infinity on a defended classifier: steps of 2.5 eps / iterations (Madry et al., arXiv 1706.06083).
+
+    :param defended: What :func:`through` gives, or the ``estimator`` of one of :func:`adaptive_attacks`: built once, it
+        is compiled once for several budgets.
+    :param eps: Budget, in units of the pixels.
+    :param preset: A key of ``BUDGETS``.
+    :param max_iter: Iterations; the preset's by default.
+    :param batch_size: Images attacked at once.
+    :param verbose: Show ART's progress bar.
+    :return: The attack.
+    :raises ValueError: If a parameter is not as expected.
+    """
+    budget = dict(BUDGETS[check_choice("preset", preset, tuple(BUDGETS))]["PGD"])
+    if max_iter is not None:
+        budget["max_iter"] = check_integer("max_iter", max_iter)
+    eps = _checked_eps(eps, defended)
+    attack = ProjectedGradientDescent(
+        defended,
+        norm=np.inf,
+        eps=eps,
+        eps_step=2.5 * eps / budget["max_iter"],
+        batch_size=batch_size,
+        verbose=verbose,
+        **budget,
+    )
+    return compile_attack(attack) if isinstance(defended, TensorFlowV2Classifier) else attack
 
 
 def query_attacks(

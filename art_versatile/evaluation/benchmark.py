@@ -62,7 +62,8 @@ class Benchmark:
     :param classifier: An undefended ART classifier.
     :param x: Images (N, H, W, 3), or (N, 3, H, W) for a classifier with channels first, in its ``clip_values``.
     :param y: True class indices (N,).
-    :param defences: Name -> ART preprocessor; "none" is there without being named.
+    :param defences: Name -> ART preprocessor; "none" is there without being named. Its ``params`` are part of a record,
+        and its ``fingerprint``, if it has one: purifiers of other weights are other defences.
     :param dataset: Name of the images, for the records.
     :param classifier_name: Name of the classifier, for the records.
     :param preset: "paper", "quick", "full" or None: the attacks' preset, for the records.
@@ -110,6 +111,7 @@ class Benchmark:
         self.evaluations = check_integer("evaluations", self.evaluations)
         self._versions = versions()
         self._random: dict[str, bool] = {}
+        self._parameters: dict[str, dict[str, Any]] = {}
         if self.file is not None and os.path.exists(self.file):
             self.records = load_records(self.file)
             for name, own in (("dataset", self.dataset), ("classifier", self.classifier_name)):
@@ -139,6 +141,22 @@ class Benchmark:
         self._record(x_adv, seconds, attack=name, threat_model=threat_model, **self._facts(attack, x_adv))
         return x_adv
 
+    def stored(self, name: str, attack: EvasionAttack, x_adv: np.ndarray, storage: str) -> None:
+        """
+        Record what is left of a static attack whose images went through a file, without attacking again.
+
+        :param name: Name of the attack, for the records.
+        :param attack: The attack that made the images.
+        :param x_adv: The images as they were read, in the order of ``x``.
+        :param storage: What they went through, as "PNG, 8 bits".
+        :raises ValueError: If the images are not as expected, or the attack was not static.
+        """
+        self._check_static(attack)
+        x_adv = check_images(x_adv, self._clip, channels_first=self._channels_first, name="x_adv")
+        if x_adv.shape != self.x.shape:
+            raise ValueError(f"Expected x_adv of the shape of x, {self.x.shape}. Received {x_adv.shape}.")
+        self._record(x_adv, 0.0, attack=name, threat_model="static", **self._facts(attack, storage=storage))
+
     def adaptive(self, name: str, defence: str, attack: EvasionAttack) -> np.ndarray:
         """
         Attack through one defence with gradients and record what is left behind it, after optimising.
@@ -167,7 +185,13 @@ class Benchmark:
         return self._attack_through(name, defence, attack, "query")
 
     def done(
-        self, name: str, attack: EvasionAttack, *, threat_model: str = "static", defence: str | None = None
+        self,
+        name: str,
+        attack: EvasionAttack,
+        *,
+        threat_model: str = "static",
+        defence: str | None = None,
+        storage: str | None = None,
     ) -> bool:
         """
         Whether the records of an attack are there, as after an interrupted run with the same ``file``.
@@ -176,9 +200,10 @@ class Benchmark:
         :param attack: The attack.
         :param threat_model: Its threat model.
         :param defence: The only one, where it is adaptive or by queries.
+        :param storage: As in :meth:`stored`.
         """
         known = {record_key(record) for record in self.records}
-        facts = {"attack": name, "threat_model": threat_model, **self._facts(attack)}
+        facts = {"attack": name, "threat_model": threat_model, **self._facts(attack, storage=storage)}
         facts.pop("flags")
         defences = [NO_DEFENCE, *self.defences] if defence is None else [defence]
         return all(record_key({**self._cell(item, facts["attack"]), **facts}) in known for item in defences)
@@ -276,12 +301,14 @@ class Benchmark:
                 flags.append(f"masked gradient: {what} at {count} of {len(by_image)} images")
         return tuple(flags)
 
-    def _facts(self, attack: EvasionAttack, x_adv: np.ndarray | None = None) -> dict[str, Any]:
-        parameters = attack_parameters(attack)
+    def _facts(
+        self, attack: EvasionAttack, x_adv: np.ndarray | None = None, storage: str | None = None
+    ) -> dict[str, Any]:
+        parameters = attack_parameters(attack) | ({} if storage is None else {"storage": storage})
         for classifier in attacked_classifiers(attack)[:1]:
             if classifier.preprocessing_defences:
                 bpda = any(hasattr(item, "defence") for item in classifier.preprocessing_defences)
-                parameters["gradient"] = "identity (BPDA)" if bpda else "exact"
+                parameters["gradient"] = "identity (BPDA)" if bpda else "the defence's own"
                 parameters["eot_samples"] = getattr(classifier, "eot_samples", 1)
         if not takes_gradients(attack):
             parameters.pop("gradient", None)
@@ -372,5 +399,9 @@ class Benchmark:
     def _defence_parameters(self, defence: str) -> dict[str, Any]:
         if defence == NO_DEFENCE:
             return {}
-        preprocessor = self.defences[defence]
-        return {name: plain_value(getattr(preprocessor, name, None)) for name in preprocessor.params}
+        if defence not in self._parameters:
+            preprocessor = self.defences[defence]
+            said = {name: plain_value(getattr(preprocessor, name, None)) for name in preprocessor.params}
+            fingerprint = getattr(preprocessor, "fingerprint", None)
+            self._parameters[defence] = said if fingerprint is None else {**said, "fingerprint": fingerprint}
+        return self._parameters[defence]

@@ -17,12 +17,16 @@ from art_versatile.reports.tables import attack_name, format_eps
 if TYPE_CHECKING:
     from art_versatile.evaluation.benchmark import Benchmark
 
-__all__ = ["CONTROLS", "THREATS", "Robustness", "evaluate"]
+__all__ = ["CONTROLS", "OTHER_BUDGETS", "STATIC", "THREATS", "Robustness", "evaluate"]
 
 #: What can be run, in this order.
 THREATS = ("static", "transfer", "query", "adaptive")
 #: Defences that must fall, and one that does nothing: they measure the attacks, not the defence.
 CONTROLS = ("control: identity", "control: RandomResizing", "control: PixelDeflection")
+#: Attacks on the undefended classifier: the paper's six and the one it never trains on.
+STATIC = ("FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack", "DeepFool")
+#: Those of them at further budgets.
+OTHER_BUDGETS = ("FGSM", "PGD", "MI-FGSM")
 _UNBOUNDED = 0.5
 
 
@@ -51,6 +55,8 @@ def evaluate(
     eps: float = 8 / 255,
     other_eps: Sequence[float] = (),
     preset: str = "quick",
+    max_iter: int | None = None,
+    attacks: Sequence[str] | None = None,
     threats: Sequence[str] = THREATS,
     surrogate: Any = None,
     controls: int = 0,
@@ -85,6 +91,8 @@ def evaluate(
     :param eps: The main budget, pixels in [0, 1].
     :param other_eps: Further budgets.
     :param preset: "quick", or "paper" (the paper's budgets; the adaptive attacks' preset is then "full").
+    :param max_iter: Iterations of BIM, PGD and MI-FGSM on the undefended classifier; the preset's by default.
+    :param attacks: The static attacks, out of the paper's six and DeepFool; None runs all.
     :param threats: Out of :data:`THREATS`.
     :param surrogate: The classifier of the transferred attacks; None leaves them out.
     :param controls: Attack the :data:`CONTROLS` too, on so many of the images; 0 leaves them out.
@@ -102,6 +110,8 @@ def evaluate(
     for threat in threats:
         check_choice("threats", threat, THREATS)
     check_integer("controls", controls, 0)
+    for attack in attacks or ():
+        check_choice("attacks", attack, STATIC)
     reserved = sorted(set(defences) & {*CONTROLS, NO_DEFENCE})
     if reserved or not defences:
         raise ValueError(f"Expected defences by other names than {[NO_DEFENCE, *CONTROLS]}. Received {list(defences)}.")
@@ -125,20 +135,21 @@ def evaluate(
         "evaluations": evaluations,
         "file": folder / "records.json",
     }
+    settings: dict[str, Any] = {"preset": preset, "max_iter": max_iter, "batch_size": batch_size}
     benchmark = Benchmark(x=x, y=y, defences=defences, **common)
     runs = _Runs(benchmark, tell)
     runs.clean()
     if "static" in threats:
-        suite: dict[str, Any] = paper_attacks(target, eps=float(eps), preset=preset, batch_size=batch_size)
+        suite: dict[str, Any] = paper_attacks(target, eps=float(eps), **settings)
         suite |= unseen_attacks(target, preset=preset)
-        for name, attack in suite.items():
-            runs.static(name, compile_attack(attack))
+        for name in suite if attacks is None else attacks:
+            runs.static(name, compile_attack(suite[name]))
         for budget in other_eps:
-            suite = paper_attacks(target, eps=float(budget), preset=preset, batch_size=batch_size)
-            for name in ("FGSM", "PGD", "MI-FGSM"):
+            suite = paper_attacks(target, eps=float(budget), **settings)
+            for name in OTHER_BUDGETS if attacks is None else [a for a in attacks if a in OTHER_BUDGETS]:
                 runs.static(name, compile_attack(suite[name]))
     if "transfer" in threats and surrogate is not None:
-        suite = paper_attacks(compile_classifier(surrogate), eps=float(eps), preset=preset, batch_size=batch_size)
+        suite = paper_attacks(compile_classifier(surrogate), eps=float(eps), **settings)
         for name in ("PGD", "MI-FGSM"):
             runs.static(f"transferred {name}", compile_attack(suite[name]), "transfer")
     benchmark.preset = "quick" if preset == "quick" else "full"
@@ -211,7 +222,7 @@ def _attack_defence(
     batch_size: int,
     seed: int,
 ) -> None:
-    from art_versatile.attacks.adaptive import BUDGETS, adaptive_attacks, query_attacks
+    from art_versatile.attacks.adaptive import BUDGETS, adaptive_attacks, adaptive_pgd, query_attacks
 
     target, defence = runs.benchmark.classifier, runs.benchmark.defences[name]
     draws = eot_samples if runs.benchmark.is_random(name) else 1
@@ -221,13 +232,14 @@ def _attack_defence(
             runs.through(attack_of, name, attack, "query")
     if "adaptive" not in threats:
         return
-    options |= {"eot_samples": draws, "seed": seed}
-    for attack_of, attack in adaptive_attacks(target, defence, eps, **options).items():
+    attacks = adaptive_attacks(target, defence, eps, eot_samples=draws, seed=seed, **options)
+    for attack_of, attack in attacks.items():
         runs.through(f"adaptive {attack_of}", name, attack)
+    defended = attacks["PGD"].estimator
     longer = 3 * BUDGETS[preset]["PGD"]["max_iter"]
-    runs.through("adaptive PGD", name, adaptive_attacks(target, defence, eps, max_iter=longer, **options)["PGD"])
+    runs.through("adaptive PGD", name, adaptive_pgd(defended, eps, max_iter=longer, **options))
     for budget in [*other_eps, _UNBOUNDED]:
-        runs.through("adaptive PGD", name, adaptive_attacks(target, defence, budget, **options)["PGD"])
+        runs.through("adaptive PGD", name, adaptive_pgd(defended, budget, **options))
 
 
 def _controls(seed: int) -> dict[str, Any]:

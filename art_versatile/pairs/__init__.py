@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from art_versatile.pairs.batches import Pairs
 from art_versatile.pairs.generate import generate_pairs
-from art_versatile.pairs.joined import JoinedPairs
+from art_versatile.pairs.joined import ChosenPairs, JoinedPairs
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays, PairStore
 
-__all__ = ["ArrayPairs", "JoinedPairs", "PairArrays", "PairStore", "Pairs", "generate_pairs"]
+__all__ = ["ArrayPairs", "ChosenPairs", "JoinedPairs", "PairArrays", "PairStore", "Pairs", "generate_pairs"]

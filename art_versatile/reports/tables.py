@@ -30,6 +30,7 @@ __all__ = [
     "format_percent",
     "format_spread",
     "format_value",
+    "markdown_table",
 ]
 
 #: Over every row, clean included, as the paper prints it; over the attacks alone.
@@ -311,10 +312,7 @@ class AccuracyTable:
 
         :return: Text that ends with a line break.
         """
-        header, body = self.text_rows()
-        aligned = ["---"] + ["---:"] * (len(header) - 1)
-        lines = [f"**{_markdown(self.title)}**", "", *_markdown_lines(header, aligned, body), "", _markdown(self.note)]
-        return "\n".join(lines) + "\n"
+        return markdown_table(self.title, *self.text_rows(), self.note)
 
     def to_rich(self) -> rich.table.Table:
         """
@@ -487,6 +485,21 @@ def _markdown(text: str) -> str:
     for character in "\\|*_<`[":
         text = text.replace(character, "\\" + character)
     return text.replace("\n", "<br>")
+
+
+def markdown_table(title: str, header: Sequence[str], body: Iterable[Sequence[str]], note: str) -> str:
+    """
+    A table in Markdown, title above and note below; the first column to the left, the others to the right.
+
+    :param title: Title.
+    :param header: One cell a column.
+    :param body: Rows of cells.
+    :param note: Note.
+    :return: Text that ends with a line break.
+    """
+    aligned = ["---"] + ["---:"] * (len(header) - 1)
+    lines = [f"**{_markdown(title)}**", "", *_markdown_lines(header, aligned, list(body)), "", _markdown(note)]
+    return "\n".join(lines) + "\n"
 
 
 def _markdown_lines(header: Sequence[str], aligned: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

@@ -20,6 +20,7 @@ from art_versatile.attacks.adaptive import (
     BUDGETS,
     BackwardPassIdentity,
     adaptive_attacks,
+    adaptive_pgd,
     attacked_classifiers,
     check_pixels,
     defend,
@@ -236,6 +237,12 @@ class TestAdaptiveAttacks:
         )
         expected = theirs.generate(tiny_images.copy(), y=one_hot)
         np.testing.assert_allclose(ours.generate(tiny_images.copy(), y=one_hot), expected, atol=1e-6)
+
+    def test_further_budgets_on_the_compiled_classifier(self, tiny_classifier):
+        attacks = adaptive_attacks(tiny_classifier, Identity(), EPS)
+        further = adaptive_pgd(attacks["PGD"].estimator, 0.5, max_iter=20)
+        assert further.estimator is attacks["PGD"].estimator is attacks["FGSM"].estimator
+        assert (further.eps, further.max_iter, further.eps_step) == (0.5, 20, 2.5 * 0.5 / 20)
 
     def test_options(self, any_size):
         defence = RandomResizing(sizes=(28, 40), reference=32, seed=0)

@@ -114,6 +114,13 @@ class TestClean:
         assert identity.defence_parameters == {"factor": 1.0, "model": "SimpleNamespace"}
         assert grey.defence_parameters["factor"] == 0.25
 
+    def test_defences_of_other_weights_are_told_apart(self, make):
+        defence = Scale()
+        defence.fingerprint = "abc"
+        benchmark = make(defences={"scale": defence})
+        benchmark.clean()
+        assert benchmark.records[1].defence_parameters["fingerprint"] == "abc"
+
 
 class TestStatic:
     def test_records(self, make, fgsm, tiny_classifier, tiny_images, tiny_labels):
@@ -222,7 +229,7 @@ class TestAdaptive:
         assert (record.defence, record.threat_model, record.attack) == ("grey", "adaptive", "FGSM through it")
         purified = Scale(0.25)(x_adv)[0]
         assert record.correct == correct(tiny_classifier, purified, tiny_labels)
-        assert record.attack_parameters["gradient"] == "exact"
+        assert record.attack_parameters["gradient"] == "the defence's own"
         assert record.attack_parameters["eot_samples"] == 1
         assert record.flags == ()
         assert_distances(record, purified, tiny_images)
@@ -349,6 +356,20 @@ class TestFile:
         assert not make(file=path, seed=1).done("FGSM", fgsm)
         again.static("FGSM", fgsm)  # the cell is filled once
         assert len(load_records(path)) == len(benchmark.records)
+
+    def test_images_that_went_through_a_file(self, make, fgsm, tiny_classifier, tiny_labels):
+        benchmark = make()
+        x_adv = benchmark.static("FGSM", fgsm)
+        rounded = (np.round(x_adv * 7) / 7).astype(np.float32)
+        assert not benchmark.done("FGSM, rounded", fgsm, storage="3 bits")
+        benchmark.stored("FGSM, rounded", fgsm, rounded, "3 bits")
+        assert benchmark.done("FGSM, rounded", fgsm, storage="3 bits")
+        floats, none = benchmark.records[0], benchmark.records[3]
+        assert none.attack_parameters == {**floats.attack_parameters, "storage": "3 bits"}
+        assert none.correct == correct(tiny_classifier, rounded, tiny_labels)
+        assert none.flags == ()  # a rounded pixel may leave the budget
+        with pytest.raises(ValueError, match=r"Expected x_adv of the shape of x, \(8, 32, 32, 3\)"):
+            benchmark.stored("FGSM, rounded", fgsm, rounded[:7], "3 bits")
 
     def test_records_of_something_else(self, make, tmp_path):
         path = tmp_path / "records.json"

@@ -82,6 +82,13 @@ def test_everything(run, classifier, tmp_path):
     assert any(line.startswith("adaptive APGD-DLR at 0.1: wavelets ") for line in lines)
 
 
+def test_some_static_attacks(run):
+    found, _ = run(attacks=["PGD", "DeepFool"], max_iter=3, other_eps=[0.05], threats=["static"])
+    attacked = [r for r in found.records if r.attack != "clean" and r.defence == "none"]
+    assert [(r.attack, r.eps) for r in attacked] == [("PGD", 0.1), ("DeepFool", None), ("PGD", 0.05)]
+    assert attacked[0].attack_parameters["max_iter"] == 3
+
+
 def test_called_again_nothing_is_attacked_again(run, monkeypatch):
     first, _ = run(threats=["static", "query"])
 
@@ -112,6 +119,7 @@ def test_random_defences_meet_eot(run):
     [
         ({"preset": "full"}, r"Expected preset to be one of \['quick', 'paper'\]\. Received 'full'"),
         ({"threats": ["black-box"]}, "Expected threats to be one of"),
+        ({"attacks": ["Square"]}, "Expected attacks to be one of"),
         ({"controls": -1}, "Expected controls to be an integer of at least 0"),
         ({"defences": {"none": Identity()}}, r"Expected defences by other names than .* Received \['none'\]"),
         ({"defences": {CONTROLS[0]: Identity()}}, "Expected defences by other names than"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from art_versatile.pairs import JoinedPairs, PairStore
+from art_versatile.pairs import ArrayPairs, ChosenPairs, JoinedPairs, PairStore
 from art_versatile.pairs.store import encode_pair, write_json, write_shard
 
 SHAPE = (4, 6, 3)
@@ -103,3 +103,47 @@ def test_errors(tmp_path, joined):
         JoinedPairs([joined.stores[0], other])
     with pytest.raises(ValueError, match="Expected attacks among"):
         joined.dataset(4, attacks=["BIM"])
+
+
+class TestChosen:
+    def test_the_pairs_of_one_attack(self, joined):
+        chosen = ChosenPairs(joined, ["PGD"])
+        assert (chosen.attacks, chosen.counts, len(chosen)) == (("PGD",), {"PGD": 30}, 30)
+        assert (chosen.image_shape, chosen.clip_values, chosen.has_labels) == (SHAPE, (0, 1), True)
+        batches = list(chosen.dataset(16, labels=True).as_numpy_iterator())
+        adversarial, _, found = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        assert sorted(found) == list(range(100, 130))
+        np.testing.assert_array_equal(adversarial, 0.5)
+
+    def test_a_name_stands_for_its_budgets(self, tmp_path):
+        store = JoinedPairs(
+            [make(f"{tmp_path}/{name}", name, [0, 1]) for name in ("PGD 4/255", "PGD 8/255", "PGDX 8/255", "FGSM")]
+        )
+        assert ChosenPairs(store, ["PGD"]).attacks == ("PGD 4/255", "PGD 8/255")
+        assert ChosenPairs(store, ["PGD 8/255", "FGSM"]).attacks == ("PGD 8/255", "FGSM")
+
+    def test_attacks_that_are_left_whole_keep_their_numbers(self, joined):
+        """Of the numbers, which are others than those of the store, scaling makes use."""
+        whole = ChosenPairs(joined, ["PGD"]).dataset(30, scale=(0.5, 0.5), whole=["PGD"])
+        scaled = ChosenPairs(joined, ["PGD"]).dataset(30, scale=(0.5, 0.5))
+        np.testing.assert_array_equal(next(whole.as_numpy_iterator())[0], 0.5)
+        np.testing.assert_array_equal(next(scaled.as_numpy_iterator())[0], 0.25)
+
+    def test_of_arrays(self):
+        rng = np.random.default_rng(0)
+        clean = rng.random((6, 4, 4, 3), np.float32)
+        x_adv = np.clip(clean + np.arange(6).reshape(-1, 1, 1, 1) / 10, 0, 1)
+        pairs = ArrayPairs(x_adv, clean, attacks=np.array([0, 1, 0, 1, 0, 1]), names=("a", "b"))
+        batch = next(ChosenPairs(pairs, ["b"]).dataset(3, shuffle=False, flip=False).as_numpy_iterator())
+        np.testing.assert_array_equal(batch[1], clean[1::2])
+
+    def test_what_it_is_known_by(self, joined):
+        names = [["PGD"], ["FGSM"], ["PGD", "FGSM"]]
+        assert len({ChosenPairs(joined, chosen).sha256 for chosen in names} | {joined.sha256}) == 4
+        assert ChosenPairs(joined, ["PGD"]).sha256 == ChosenPairs(joined, ["PGD"]).sha256
+        assert repr(ChosenPairs(joined, ["PGD"])).startswith("ChosenPairs(JoinedPairs(")
+
+    @pytest.mark.parametrize(("names", "received"), [(["BIM"], "'BIM'"), (["PG"], "'PG'"), ([], "none")])
+    def test_unknown_names(self, joined, names, received):
+        with pytest.raises(ValueError, match=rf"Expected .*\. Received {received}\."):
+            ChosenPairs(joined, names)

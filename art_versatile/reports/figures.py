@@ -1,0 +1,128 @@
+"""The paper's Figures 3, 4 and 5 from records and pictures, as PNG files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from art_versatile._files import atomic_path
+from art_versatile.evaluation.records import NO_DEFENCE, EvaluationRecord
+from art_versatile.reports.html import Panel
+from art_versatile.reports.tables import attack_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["distance_figure", "gallery_figure", "strength_figure"]
+
+_BEFORE, _AFTER = "#8a94a3", "#0f766e"
+
+
+def distance_figure(records: Iterable[EvaluationRecord], defence: str, path: str | os.PathLike[str]) -> Path:
+    """
+    The paper's Figure 3: distance to the clean image before and after the defence, as MAE and PSNR, for each attack.
+
+    :param records: Static records with distances.
+    :param defence: Name of the defence.
+    :param path: The PNG file, written atomically.
+    :return: The path.
+    :raises ValueError: If no attack has both.
+    """
+    own = [r for r in records if r.threat_model == "static" and "storage" not in r.attack_parameters]
+    bare = {r.attack: r for r in own if r.defence == NO_DEFENCE}
+    pairs = {r.attack: (bare[r.attack], r) for r in own if r.defence == defence and r.attack in bare}
+    pairs = {name: pair for name, pair in pairs.items() if all(r.mae is not None and r.psnr is not None for r in pair)}
+    if not pairs:
+        raise ValueError(f"Expected static records of {defence!r} with PSNR and MAE. Received none.")
+    figure = _figure(11, 4)
+    places = np.arange(len(pairs))
+    for axes, (name, unit, scale) in zip(
+        figure.subplots(1, 2), (("mae", "MAE, 255ths", 255.0), ("psnr", "PSNR, dB", 1.0)), strict=True
+    ):
+        for offset, index, label, colour in ((-0.2, 0, "attacked", _BEFORE), (0.2, 1, f"behind {defence}", _AFTER)):
+            values = [scale * getattr(pair[index], name) for pair in pairs.values()]
+            heights = [0.0 if math.isinf(value) else value for value in values]
+            bars = axes.bar(places + offset, heights, 0.38, label=label, color=colour)
+            axes.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=7)
+        axes.set_xticks(places, [attack_name(attack) for attack in pairs], rotation=30, ha="right")
+        axes.set_ylabel(unit)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False)
+    return _saved(figure, path)
+
+
+def strength_figure(records: Iterable[EvaluationRecord], defence: str, path: str | os.PathLike[str]) -> Path:
+    """
+    The paper's Figure 4: accuracy behind the defence against the number of iterations, a line a budget.
+
+    :param records: Static records of iterative attacks.
+    :param defence: Name of the defence.
+    :param path: The PNG file, written atomically.
+    :return: The path.
+    :raises ValueError: If there is no such record.
+    """
+    own = [r for r in records if r.defence == defence and r.threat_model == "static" and r.eps is not None]
+    own = [r for r in own if isinstance(r.attack_parameters.get("max_iter"), int)]
+    attacks = list(dict.fromkeys(record.attack for record in own))
+    if not attacks:
+        raise ValueError(f"Expected static records of {defence!r} with iterations and a budget. Received none.")
+    figure = _figure(5.5 * len(attacks), 4)
+    for axes, attack in zip(np.atleast_1d(figure.subplots(1, len(attacks), sharey=True)), attacks, strict=True):
+        for eps in sorted({record.eps for record in own if record.attack == attack and record.eps}):
+            line = [r for r in own if r.attack == attack and r.eps == eps]
+            line.sort(key=lambda record: record.attack_parameters["max_iter"])
+            steps = [record.attack_parameters["max_iter"] for record in line]
+            bounds = np.array([record.interval for record in line]).T * 100
+            (drawn,) = axes.plot(steps, [100 * r.accuracy for r in line], marker=".", label=f"eps {eps * 255:.3g}/255")
+            axes.fill_between(steps, *bounds, color=drawn.get_color(), alpha=0.12, linewidth=0)
+        axes.set(title=attack_name(attack), xlabel="iterations", ylim=(0, 100))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.axes[0].set_ylabel(f"accuracy behind {defence}, % (95% interval)")
+    return _saved(figure, path)
+
+
+def gallery_figure(panels: Sequence[Panel], path: str | os.PathLike[str]) -> Path:
+    """
+    The paper's Figure 5: clean, attacked and purified pictures, a column an attack, with what the classifier says.
+
+    :param panels: One a column.
+    :param path: The PNG file, written atomically.
+    :return: The path.
+    :raises ValueError: If there is no panel.
+    """
+    if not panels:
+        raise ValueError("Expected at least one panel. Received none.")
+    figure = _figure(2.1 * len(panels), 7.2)
+    grid = figure.subplots(3, len(panels), squeeze=False)
+    for column, panel in enumerate(panels):
+        shots = (
+            ("clean", panel.clean, panel.clean_prediction),
+            (attack_name(panel.attack), panel.adversarial, panel.adversarial_prediction),
+            ("purified", panel.purified, panel.purified_prediction),
+        )
+        for axes, (title, image, prediction) in zip(grid[:, column], shots, strict=True):
+            right = prediction.label == panel.true_label if prediction.correct is None else prediction.correct
+            axes.imshow(np.clip(image, 0, 1))
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel(prediction.label, fontsize=8, color="#0b5d57" if right else "#a5301d", parse_math=False)
+            axes.set_xticks([])
+            axes.set_yticks([])
+    return _saved(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _saved(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    return Path(path)

@@ -1,0 +1,239 @@
+"""The paper's Tables 1 and 2 filled with records of one's own, the printed figures beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, EvaluationRecord
+from art_versatile.reports.tables import (
+    AVERAGES,
+    PAPER_TABLE_2,
+    PaperTable,
+    attack_name,
+    format_percent,
+    markdown_table,
+)
+
+if TYPE_CHECKING:
+    import rich.table
+
+__all__ = ["PAPER_TABLE_1", "SEEN", "TRAINED_ON", "TextTable", "storage_table", "strength_table", "table_1", "table_2"]
+
+#: The attacks that the paper trains on, in the order of its tables.
+SEEN = ("FGSM", "BIM", "PGD", "MI-FGSM", "C&W", "AutoAttack")
+#: Name of a purifier that was trained on one attack, as in ``TRAINED_ON.format("FGSM")``.
+TRAINED_ON = "trained on {}"
+
+PAPER_TABLE_1 = PaperTable(
+    title="Table 1 of the paper: accuracy in % of purifiers trained on one attack",
+    source=PAPER_TABLE_2.source.replace("Table 2", "Table 1"),
+    setting=PAPER_TABLE_2.setting,
+    columns=("No defence", *(TRAINED_ON.format(attack) for attack in SEEN)),
+    rows={
+        "Clean": (100.0, 95.3, 96.5, 96.3, 95.6, 93.1, 91.7),
+        "FGSM": (25.8, 83.2, 70.6, 80.7, 85.74, 60.35, 80.6),
+        "BIM": (1.8, 75.72, 90.42, 73.2, 71.3, 75.8, 70.3),
+        "PGD": (2.4, 84.3, 83.7, 88.4, 77.45, 76.6, 83.14),
+        "MI-FGSM": (0.1, 83.6, 77.36, 65.3, 86.34, 64.5, 67.8),
+        "C&W": (0.0, 77.1, 77.4, 78.5, 76.4, 89.1, 78.1),
+        "AutoAttack": (0.5, 67.1, 70.15, 77.8, 79.5, 79.7, 88.4),
+        "DeepFool": (0.4, 78.56, 73.3, 76.1, 79.1, 70.3, 80.7),
+    },
+    printed_averages=(None, 80.61, 79.93, 79.54, 81.43, 76.18, 80.09),
+    notes=("The column headings are lost in the text of the paper; the diagonal of Table 2 tells which is which.",),
+)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """
+    A table as text.
+
+    :param title: What it shows.
+    :param header: One cell a column.
+    :param rows: Cells.
+    :param note: What a reader should know.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+    def to_markdown(self) -> str:
+        """
+        The table in Markdown, title above and note below.
+
+        :return: Text that ends with a line break.
+        """
+        return markdown_table(self.title, self.header, self.rows, self.note)
+
+    def to_rich(self) -> rich.table.Table:
+        """
+        The table for the terminal.
+
+        :return: What ``rich.console.Console.print`` takes.
+        """
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(self.title), caption=Text(self.note))
+        for index, name in enumerate(self.header):
+            table.add_column(Text(name), justify="left" if index == 0 else "right")
+        for line in self.rows:
+            table.add_row(*map(Text, line))
+        return table
+
+
+def table_1(records: Iterable[EvaluationRecord]) -> TextTable:
+    """
+    The generalizability of purifiers trained on one attack each, in the layout of the paper's Table 1.
+
+    :param records: Static records of defences named by :data:`TRAINED_ON`; what is missing is a dash.
+    :return: Each cell "measured (printed)".
+    """
+    found = _static(records)
+    names = [NO_DEFENCE, *PAPER_TABLE_1.columns[1:]]
+    cells = {attack: [_accuracy(found, attack, name) for name in names] for attack in PAPER_TABLE_1.rows}
+    return _filled(PAPER_TABLE_1, cells, found.values(), "Purifiers trained on one attack")
+
+
+def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str]) -> TextTable:
+    """
+    The comparison of defences, in the layout of the paper's Table 2.
+
+    The attack-specific column is the paper's: of the attacks that were trained on, the purifier of that very attack; of
+    clean images and DeepFool the mean over the six.
+
+    :param records: Static records.
+    :param columns: The paper's column -> name of the defence in the records; what is missing is a dash.
+    :return: Each cell "measured (printed)".
+    """
+    found = _static(records)
+    cells = {}
+    for attack in PAPER_TABLE_2.rows:
+        line = []
+        for column in PAPER_TABLE_2.columns:
+            if column == "Attack-specific":
+                line.append(_specific(found, attack))
+            else:
+                line.append(_accuracy(found, attack, NO_DEFENCE if column == "No defence" else columns.get(column)))
+        cells[attack] = line
+    return _filled(PAPER_TABLE_2, cells, found.values(), "Comparison of defences")
+
+
+def strength_table(records: Iterable[EvaluationRecord], defence: str) -> TextTable:
+    """
+    Accuracy by budget and number of iterations, the figures behind the paper's Figure 4.
+
+    :param records: Static records of PGD and MI-FGSM.
+    :param defence: Name of the defence.
+    """
+    own = [r for r in records if r.defence in (NO_DEFENCE, defence) and r.threat_model == "static" and r.eps]
+    keys = sorted({(r.attack, r.eps or 0.0, r.attack_parameters.get("max_iter")) for r in own}, key=str)
+    keys = sorted(keys, key=lambda key: (key[0], key[1], int(key[2] or 0)))
+    rows = []
+    for attack, eps, steps in keys:
+        line = [attack, f"{eps * 255:.3g}/255", str(steps)]
+        for name in (NO_DEFENCE, defence):
+            cell = [
+                r
+                for r in own
+                if (r.attack, r.eps, r.attack_parameters.get("max_iter"), r.defence) == (attack, eps, steps, name)
+            ]
+            line.append(_with_interval(cell[0]) if cell else "–")
+        rows.append(tuple(line))
+    return TextTable(
+        f"Accuracy in % by attack strength{_of(own)}",
+        ("Attack", "eps", "iterations", "No defence", defence),
+        tuple(rows),
+        "Static; 95% interval in brackets. The paper's Figure 4.",
+    )
+
+
+def storage_table(records: Iterable[EvaluationRecord], defence: str) -> TextTable:
+    """
+    Attacked images as arrays of floats against the same images from PNG files (paper, section 3.4.1).
+
+    :param records: Static records, those of stored images with ``storage`` among the parameters.
+    :param defence: Name of the defence.
+    """
+    own = [r for r in records if r.defence in (NO_DEFENCE, defence) and r.threat_model in (CLEAN, "static")]
+    stored = [r for r in own if "storage" in r.attack_parameters]
+    rows = []
+    for attack in dict.fromkeys(r.attack.removesuffix(", as PNG") for r in stored):
+        line = [attack_name(attack)]
+        for name in (NO_DEFENCE, defence):
+            for group in ([r for r in own if r not in stored and r.attack == attack], stored):
+                cell = [r for r in group if r.defence == name and r.attack.removesuffix(", as PNG") == attack]
+                line.append(_with_interval(cell[0]) if cell else "–")
+        rows.append(tuple(line))
+    return TextTable(
+        f"Floats against PNG files: accuracy in %{_of(own)}",
+        ("Attack", "No defence, floats", "No defence, PNG", f"{defence}, floats", f"{defence}, PNG"),
+        tuple(rows),
+        "Static; the same attacked images, as floats and rounded to 8 bits; 95% interval in brackets (paper, 3.4.1).",
+    )
+
+
+Found = dict[tuple[str, str], EvaluationRecord]
+
+
+def _static(records: Iterable[EvaluationRecord]) -> Found:
+    found: Found = {}
+    for record in records:
+        if record.threat_model in (CLEAN, "static"):
+            found.setdefault((record.attack, record.defence), record)
+    return found
+
+
+def _accuracy(found: Found, attack: str, defence: str | None) -> float | None:
+    record = found.get((CLEAN if attack == "Clean" else attack, defence or ""))
+    return None if record is None else record.accuracy
+
+
+def _specific(found: Found, attack: str) -> float | None:
+    if attack in SEEN:
+        return _accuracy(found, attack, TRAINED_ON.format(attack))
+    values = [_accuracy(found, attack, TRAINED_ON.format(name)) for name in SEEN]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(SEEN) else None
+
+
+def _filled(
+    table: PaperTable, cells: Mapping[str, Sequence[float | None]], records: Iterable[EvaluationRecord], title: str
+) -> TextTable:
+    rows = []
+    for attack, line in cells.items():
+        printed = table.rows[attack]
+        shown = [f"{format_percent(value)} ({p:g})" for value, p in zip(line, printed, strict=True)]
+        rows.append((attack_name(attack), *shown))
+    for kind, label in AVERAGES.items():
+        averages = []
+        for column in range(len(table.columns)):
+            values = [line[column] for attack, line in cells.items() if kind == "all" or attack != "Clean"]
+            known = [value for value in values if value is not None]
+            mean = sum(known) / len(values) if len(known) == len(values) else None
+            averages.append(f"{format_percent(mean)} ({table.average(column, kind):.2f})")
+        rows.append((label, *averages))
+    records = list(records)
+    return TextTable(
+        f"{title}: accuracy in %{_of(records)}",
+        ("Attack", *table.columns),
+        tuple(rows),
+        f"Measured, and in brackets what the paper has ({table.setting}) Averages of the paper are recomputed.",
+    )
+
+
+def _of(records: Sequence[EvaluationRecord]) -> str:
+    if not records:
+        return ""
+    counts = "/".join(str(n) for n in dict.fromkeys(record.n for record in records))
+    return f" ({records[0].classifier}, {records[0].dataset}, n = {counts})"
+
+
+def _with_interval(record: EvaluationRecord) -> str:
+    low, high = (100 * bound for bound in record.interval)
+    return f"{format_percent(record.accuracy)} ({low:.0f}–{high:.0f})"

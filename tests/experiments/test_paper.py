@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from art_versatile.baselines import Identity, WaveletDenoising
+from art_versatile.classifiers import wrap
+from art_versatile.evaluation import load_records
+from art_versatile.experiments.paper import OURS, STRENGTHS, png_round_trip, reproduce
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    """Of images of any size."""
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(16, 5, 2, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=1))(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(10, kernel_initializer=keras.initializers.HeNormal(seed=2))(x)
+    return wrap(keras.Model(image, keras.layers.Rescaling(40.0)(x)), 32, 10)
+
+
+@pytest.fixture
+def run(classifier, tiny_images, tmp_path):
+    def run(wrong=1, **arguments):
+        x = tiny_images[:4]
+        y = classifier.predict(x).argmax(1)
+        y[:wrong] = (y[:wrong] + 1) % 10
+        defaults = {"dataset": "patches", "classifier_name": "tiny", "eps": 0.1, "evaluations": 2}
+        return reproduce(classifier, Identity(), x, y, tmp_path / "out", **{**defaults, **arguments})
+
+    return run
+
+
+def test_tables_and_figures(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(STRENGTHS, "quick", ((0.05,), (1, 3)))
+    lines = []
+    found = run(specific={"FGSM": WaveletDenoising()}, strength_images=2, report=lines.append)
+    folder = tmp_path / "out"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "figure_3.png", "figure_4.png", "figure_5.png", "records.json", "strengths.json", "tables.md",
+    ]  # fmt: skip
+    assert (found.kept, found.given) == (3, 4)
+    assert lines[0].startswith("3 of 4 images are classified right")
+    records = load_records(folder / "records.json")
+    assert records == found.records
+    assert {r.n for r in records} == {3}
+    assert {r.correct for r in records if r.attack == "clean" and r.defence in ("none", OURS)} == {3}
+    assert {r.defence for r in records} == {
+        "none", OURS, "trained on FGSM", "RandomResizing", "PixelDeflection", "SuperResolution",
+    }  # fmt: skip
+    random = {r.defence for r in records if r.evaluations}
+    assert random == {"RandomResizing", "PixelDeflection"}
+    # A defence that does nothing is the undefended classifier, in every cell.
+    for attack in {r.attack for r in records}:
+        pair = {r.defence: r for r in records if r.attack == attack}
+        assert pair["none"].right == pair[OURS].right
+    assert {(r.attack, r.attack_parameters["max_iter"], r.n) for r in found.strengths} == {
+        (name, steps, 2) for name in ("PGD", "MI-FGSM") for steps in (1, 3)
+    }
+    text = (folder / "tables.md").read_text()
+    for words in ("Purifiers trained on one attack", "Comparison of defences", "Floats against PNG", "attack strength"):
+        assert words in text
+
+
+def test_called_again_nothing_is_attacked_again(run, monkeypatch):
+    first = run(strength_images=0)
+
+    def refuse(*_, **__):
+        raise AssertionError("attacked again")
+
+    monkeypatch.setattr("art_versatile.evaluation.benchmark.Benchmark._generate", refuse)
+    assert run(strength_images=0).records == first.records
+
+
+def test_png(tiny_images):
+    back = png_round_trip(tiny_images)
+    np.testing.assert_array_equal(np.round(back * 255), np.round(tiny_images * 255))
+    np.testing.assert_allclose(back * 255, np.round(back * 255), atol=1e-4)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(png_round_trip(back), back)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"preset": "full"}, "Expected preset to be one of"),
+        ({"specific": {"DeepFool": Identity()}}, "Expected specific to be one of"),
+        ({"strength_images": -1}, "Expected strength_images to be an integer of at least 0"),
+        ({"wrong": 4}, r"Expected images that the classifier gets right\. Received 4 that it gets wrong"),
+    ],
+)
+def test_bad_values(run, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run(**arguments)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from art_versatile.evaluation.records import EvaluationRecord
+from art_versatile.reports.paper import (
+    PAPER_TABLE_1,
+    SEEN,
+    TRAINED_ON,
+    storage_table,
+    strength_table,
+    table_1,
+    table_2,
+)
+from art_versatile.reports.tables import PAPER_TABLE_2
+
+OURS = "VersatilePurifier"
+ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM", "C&W", "AutoAttack", "DeepFool")
+
+
+def record(attack: str, correct: int, defence: str = "none", **more: Any) -> EvaluationRecord:
+    clean = attack == "clean"
+    facts = {"dataset": "d", "n": 100, "classifier": "c", "defence": defence, "attack": attack, "correct": correct}
+    return EvaluationRecord(**{**facts, "threat_model": "clean" if clean else "static", **more})
+
+
+@pytest.fixture
+def specific() -> list[EvaluationRecord]:
+    """Column j, row i: 10 j + i percent."""
+    return [
+        record("clean" if row == 0 else ATTACKS[row - 1], 10 * column + row, TRAINED_ON.format(name))
+        for column, name in enumerate(SEEN, 1)
+        for row in range(8)
+    ]
+
+
+def test_the_papers_own_figures_agree_with_each_other() -> None:
+    """Table 2's attack-specific column is the diagonal of Table 1, and the mean of its rows where none was trained."""
+    for attack, line in PAPER_TABLE_1.rows.items():
+        printed = PAPER_TABLE_2.rows[attack][2]
+        own = line[1:]
+        expected = own[SEEN.index(attack)] if attack in SEEN else sum(own) / 6
+        assert printed == pytest.approx(expected, abs=0.006)
+        assert line[0] == PAPER_TABLE_2.rows[attack][0]
+    for column, printed in enumerate(PAPER_TABLE_1.printed_averages):
+        if printed is not None:
+            assert PAPER_TABLE_1.average(column, "all") == pytest.approx(printed, abs=0.006)
+
+
+def test_table_1(specific: list[EvaluationRecord]) -> None:
+    table = table_1([*specific, record("FGSM", 7)])
+    assert table.header == ("Attack", "No defence", *(TRAINED_ON.format(name) for name in SEEN))
+    rows = {line[0]: line[1:] for line in table.rows}
+    assert rows["Clean"] == (
+        "– (100)",
+        *(f"{10 * j:.1f} ({p:g})" for j, p in enumerate(PAPER_TABLE_1.rows["Clean"]) if j),
+    )
+    assert rows["FGSM"][:2] == ("7.0 (25.8)", "11.0 (83.2)")
+    assert rows["ART AutoAttack"][6] == "66.0 (88.4)"
+    assert rows["Average with clean"][1] == "13.5 (80.61)"
+    assert rows["Average of attacks"][1] == "14.0 (78.51)"
+    assert rows["Average of attacks"][0].startswith("– (")
+    assert "n = 100" in table.title
+
+
+def test_table_2_derives_the_attack_specific_column(specific: list[EvaluationRecord]) -> None:
+    table = table_2([*specific, record("PGD", 60, OURS), record("PGD", 1)], {"Ours (versatile)": OURS})
+    rows = {line[0]: line[1:] for line in table.rows}
+    assert rows["PGD"] == ("1.0 (2.4)", "60.0 (86.76)", "33.0 (88.4)", "– (21.3)", "– (29.2)", "– (79.4)")
+    assert rows["Clean"][2] == "35.0 (94.75)"  # mean of 10, 20, ... 60
+    assert rows["DeepFool"][2] == "42.0 (76.34)"
+    without = table_2(specific[8:], {})
+    assert {line[0]: line[3] for line in without.rows}["DeepFool"] == "– (76.34)"
+
+
+def test_adaptive_records_are_never_mixed_in() -> None:
+    adaptive = record("PGD", 0, OURS, threat_model="adaptive")
+    rows = {line[0]: line[1:] for line in table_2([adaptive, record("PGD", 60, OURS)], {"Ours (versatile)": OURS}).rows}
+    assert rows["PGD"][1] == "60.0 (86.76)"
+
+
+def test_storage() -> None:
+    png = {"attack_parameters": {"storage": "PNG, 8 bits"}}
+    records = [
+        record("clean", 99),
+        *(record("C&W", value, name) for name, value in (("none", 0), (OURS, 80))),
+        *(record("C&W, as PNG", value, name, **png) for name, value in (("none", 50), (OURS, 81))),
+        record("FGSM, as PNG", 3, **png),
+    ]
+    table = storage_table(records, OURS)
+    assert table.rows == (
+        ("C&W", "0.0 (0–4)", "50.0 (40–60)", "80.0 (71–87)", "81.0 (72–87)"),
+        ("FGSM", "–", "3.0 (1–8)", "–", "–"),
+    )
+
+
+def test_strengths_are_in_order() -> None:
+    records = [
+        record(attack, correct, name, eps=eps / 255, norm="inf", attack_parameters={"max_iter": steps})
+        for name, correct in (("none", 0), (OURS, 50))
+        for attack in ("PGD", "MI-FGSM")
+        for eps in (10, 2)
+        for steps in (100, 20)
+    ]
+    table = strength_table(records, OURS)
+    assert [line[:3] for line in table.rows] == [
+        (attack, f"{eps}/255", steps) for attack in ("MI-FGSM", "PGD") for eps in (2, 10) for steps in ("20", "100")
+    ]
+    assert {line[3:] for line in table.rows} == {("0.0 (0–4)", "50.0 (40–60)")}
+
+
+def test_printed(specific: list[EvaluationRecord]) -> None:
+    table = table_1(specific)
+    lines = table.to_markdown().splitlines()
+    assert lines[0].startswith("**Purifiers trained on one attack")
+    assert lines[2].startswith("| Attack | No defence | trained on FGSM |")
+    assert lines[3] == "| --- |" + " ---: |" * 7
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table.to_rich())
+    assert "66.0 (88.4)" in console.file.getvalue()
