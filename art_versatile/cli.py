@@ -74,6 +74,19 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# Options of several commands.
+Images = Annotated[Path | None, typer.Argument(help="A folder of photographs; by default those of the demonstration.")]
+Labels = Annotated[Path | None, typer.Argument(help="CSV table of their classes.")]
+FileColumn = Annotated[str, typer.Option(help="Column of the file names.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the class index.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many labelled images.")]
+Classifier = Annotated[str, typer.Option(help="Name of a classifier of this package.")]
+Weights = Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")]
+ImageSize = Annotated[int, typer.Option(help="Height and width in pixels.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images attacked at once.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the attacks.")]
+
+
 @app.callback()
 def _main(
     version: Annotated[
@@ -90,7 +103,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html and records.json.")] = Path("report"),
     images: Annotated[int, typer.Option(min=1, max=20, help="Photographs.")] = 20,
     eps: Annotated[str, typer.Option(help="L-infinity budget, pixels in [0, 1]; 8/255 is understood.")] = "8/255",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the attacks.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Attack 20 photographs, purify them, print a table and write an HTML page. Minutes on two cores."""
     from rich.console import Console
@@ -113,16 +126,14 @@ def demo(
 
 @app.command()
 def evaluate(
-    images: Annotated[
-        Path | None, typer.Argument(help="A folder of photographs; by default those of the demonstration.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Argument(help="CSV table of their classes.")] = None,
+    images: Images = None,
+    labels: Labels = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html and records.json.")] = Path("evaluation"),
-    file_column: Annotated[str, typer.Option(help="Column of the file names.")] = "file",
-    label_column: Annotated[str, typer.Option(help="Column of the class index.")] = "label",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many labelled images.")] = None,
-    classifier: Annotated[str, typer.Option(help="Name of a classifier of this package.")] = "efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")] = "compact",
+    file_column: FileColumn = "file",
+    label_column: LabelColumn = "label",
+    limit: Limit = None,
+    classifier: Classifier = "efficientnet_lite0",
+    weights: Weights = "compact",
     eps: Annotated[str, typer.Option(help="L-infinity budgets, pixels in [0, 1], the main one first.")] = "8/255",
     preset: Annotated[str, typer.Option(help="How much is spent: quick or paper.")] = "quick",
     max_iter: Annotated[
@@ -139,9 +150,9 @@ def evaluate(
         int, typer.Option(min=0, help="Attack defences that are known to fall, too, on so many images.")
     ] = 0,
     eot_samples: Annotated[int, typer.Option(min=1, help="Draws of a random defence in each gradient.")] = 20,
-    image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images attacked at once.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the attacks.")] = 0,
+    image_size: ImageSize = 256,
+    batch_size: BatchSize = 16,
+    seed: Seed = 0,
 ) -> None:
     """Attack a purifier in every way there is; print tables, checks and a verdict, write an HTML page."""
     from rich.console import Console
@@ -192,16 +203,14 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    images: Annotated[
-        Path | None, typer.Argument(help="A folder of photographs; by default those of the demonstration.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Argument(help="CSV table of their classes.")] = None,
+    images: Images = None,
+    labels: Labels = None,
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and records.")] = Path("reproduction"),
-    file_column: Annotated[str, typer.Option(help="Column of the file names.")] = "file",
-    label_column: Annotated[str, typer.Option(help="Column of the class index.")] = "label",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many labelled images.")] = None,
-    classifier: Annotated[str, typer.Option(help="Name of a classifier of this package.")] = "efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")] = "compact",
+    file_column: FileColumn = "file",
+    label_column: LabelColumn = "label",
+    limit: Limit = None,
+    classifier: Classifier = "efficientnet_lite0",
+    weights: Weights = "compact",
     specific: Annotated[
         list[str] | None, typer.Option(help="Purifier trained on one attack, ATTACK=FOLDER; see train --only.")
     ] = None,
@@ -211,9 +220,9 @@ def reproduce(
         int | None, typer.Option(min=0, help="Images of Figure 4; all by default, 0 leaves it out.")
     ] = None,
     evaluations: Annotated[int, typer.Option(min=1, help="Of each random defence.")] = 10,
-    image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images attacked at once.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the attacks.")] = 0,
+    image_size: ImageSize = 256,
+    batch_size: BatchSize = 16,
+    seed: Seed = 0,
 ) -> None:
     """The paper's Tables 1 and 2, Figures 3 to 5 and floats against PNG files, on your images; static attacks."""
     from rich.console import Console
@@ -274,24 +283,10 @@ def _chosen_images(
         return *demo_images(limit or 20, size), "foolbox ImageNet samples"
     if images is None or labels is None:
         raise ValueError("Expected both a folder and a table of labels, or neither. Received one.")
-    x, y, names = _labelled(images, labels, file_column, label_column, limit, size)
+    from art_versatile.images import labelled_images
+
+    x, y, names = labelled_images(images, labels, size, limit=limit, file=file_column, label=label_column)
     return x, y, names, f"{images.name}, first {len(x)}"
-
-
-def _labelled(
-    folder: Path, labels: Path, file_column: str, label_column: str, limit: int | None, size: int
-) -> tuple[Any, Any, list[str]]:
-    """The first images that a table names, with their classes."""
-    import numpy as np
-
-    from art_versatile.images import list_images, load_images, read_labels
-
-    table = read_labels(labels, file=file_column, label=label_column)
-    files = {path.name: path for path in list_images(folder)}
-    names = [name for name in table if name in files][:limit]
-    if not names:
-        raise ValueError(f"Expected images of {folder} in {labels}. Received {len(table)} other names.")
-    return load_images([files[name] for name in names], size), np.array([table[name] for name in names]), names
 
 
 def _tables(records: list[EvaluationRecord]) -> list[rich.table.Table]:
@@ -322,7 +317,7 @@ def _check_table(checks: list[Check]) -> rich.table.Table:
 def purify(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Image files or folders.")],
     out: Annotated[Path, typer.Option(help="Folder for the purified PNG files.")],
-    weights: Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")] = "compact",
+    weights: Weights = "compact",
     force: Annotated[bool, typer.Option(help="Overwrite files that are there.")] = False,
 ) -> None:
     """Purify image files, each at its own size, into PNG files of the same names."""
@@ -363,7 +358,7 @@ def purify(
 def pairs(
     images: Annotated[Path, typer.Argument(help="A folder of images, or of one folder for each class.")],
     out: Annotated[Path, typer.Option(help="Folder of the store; called again, an interrupted run goes on.")],
-    classifier: Annotated[str, typer.Option(help="Name of a classifier of this package.")] = "efficientnet_lite0",
+    classifier: Classifier = "efficientnet_lite0",
     attacks: Annotated[str, typer.Option(help="Names out of the paper's six, with commas; all by default.")] = "",
     eps: Annotated[
         str, typer.Option(help="L-infinity budgets, pixels in [0, 1], with commas: each attack at each of them.")
@@ -377,9 +372,9 @@ def pairs(
     split: Annotated[str, typer.Option(help="Attacks an image: one_per_image, every, or a number.")] = "one_per_image",
     per_class: Annotated[int | None, typer.Option(help="Images drawn of each class folder; the paper: 18.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV table: file,label. The classifier's own by default.")] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the class index.")] = "label",
+    label_column: LabelColumn = "label",
     drop_misclassified: Annotated[bool, typer.Option(help="Leave out what the classifier gets wrong.")] = False,
-    image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 256,
+    image_size: ImageSize = 256,
     shard_size: Annotated[int, typer.Option(help="Pairs a shard.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images attacked at once.")] = 32,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",

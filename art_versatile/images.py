@@ -16,6 +16,7 @@ from art_versatile._files import atomic_path
 __all__ = [
     "IMAGE_SUFFIXES",
     "demo_images",
+    "labelled_images",
     "list_images",
     "load_image",
     "load_images",
@@ -157,6 +158,35 @@ def read_labels(table: str | Path, *, file: str = "file", label: str = "label") 
             raise ValueError(
                 f"Expected integers in column {label!r} of {table}. Received another value: {err}"
             ) from err
+
+
+def labelled_images(
+    folder: str | Path,
+    table: str | Path,
+    size: int,
+    *,
+    limit: int | None = None,
+    file: str = "file",
+    label: str = "label",
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """
+    The images of a folder that a CSV table has classes for, in the order of the table.
+
+    :param folder: A folder of images.
+    :param table: The table, see :func:`read_labels`.
+    :param size: Height and width in pixels; see :func:`load_image`.
+    :param limit: At most so many; None takes all.
+    :param file: Column of the file names.
+    :param label: Column of the class indices.
+    :return: (N, size, size, 3) float32 in [0, 1]; class indices (N,); names of the files.
+    :raises ValueError: If the table names no image of the folder.
+    """
+    labels = read_labels(table, file=file, label=label)
+    files = {path.name: path for path in list_images(folder)}
+    names = [name for name in labels if name in files][:limit]
+    if not names:
+        raise ValueError(f"Expected names of images of {folder} in {table}. Received {list(labels)[:3]} ...")
+    return load_images([files[name] for name in names], size), np.array([labels[name] for name in names]), names
 
 
 def demo_images(count: int = 20, size: int = 256) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from art.defences.preprocessor import JpegCompression, SpatialSmoothing, TotalVarMin
 from rich.console import Console
@@ -14,7 +13,7 @@ from art_versatile.attacks.compiled import compile_attack, compile_classifier
 from art_versatile.baselines import PixelDeflection, RandomResizing, SuperResolution, WaveletDenoising
 from art_versatile.classifiers import load_classifier
 from art_versatile.evaluation.benchmark import Benchmark
-from art_versatile.images import list_images, load_images, read_labels
+from art_versatile.images import labelled_images
 from art_versatile.reports.tables import accuracy_table, format_spread
 
 CLIP = (0.0, 1.0)
@@ -62,14 +61,12 @@ def main(
     seed: int = 0,
 ) -> None:
     """The first ``images`` labelled files. Attacks run once, on the undefended classifier: they know of no defence."""
-    table = read_labels(labels, file=file_column, label=label_column)
-    files = {path.name: path for path in list_images(folder)}
-    names = [name for name in table if name in files][:images]
+    x, y, names = labelled_images(folder, labels, size, limit=images, file=file_column, label=label_column)
     target = compile_classifier(load_classifier(classifier, size))
     benchmark = Benchmark(
         classifier=target,
-        x=load_images([files[name] for name in names], size),
-        y=np.array([table[name] for name in names]),
+        x=x,
+        y=y,
         defences=defences(target.model, seed, resize_back, total_variation),
         dataset=f"{folder.name}, first {len(names)}",
         classifier_name=f"{classifier} at {size}x{size}",

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from art.defences.preprocessor import JpegCompression
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.console import Console
 from art_versatile import VersatilePurifier
 from art_versatile.classifiers import load_classifier
 from art_versatile.experiments.robustness import evaluate
-from art_versatile.images import list_images, load_images, read_labels
+from art_versatile.images import labelled_images
 from art_versatile.reports.tables import accuracy_table
 
 
@@ -29,14 +28,12 @@ def main(
     seed: int = 0,
 ) -> None:
     """The first ``images`` labelled files. ART's JPEG compression stands for the defence that you would add."""
-    table = read_labels(labels, file=file_column, label=label_column)
-    files = {path.name: path for path in list_images(folder)}
-    names = [name for name in table if name in files][:images]
+    x, y, names = labelled_images(folder, labels, size, limit=images, file=file_column, label=label_column)
     found = evaluate(
         load_classifier(classifier, size),
         {"VersatilePurifier": VersatilePurifier(), "JPEG": JpegCompression((0.0, 1.0), quality=50)},
-        load_images([files[name] for name in names], size),
-        np.array([table[name] for name in names]),
+        x,
+        y,
         out,
         dataset=f"{folder.name}, first {len(names)}",
         classifier_name=f"{classifier} at {size}x{size}",

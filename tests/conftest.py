@@ -61,3 +61,15 @@ def photographs():
     from art_versatile.images import demo_images
 
     return demo_images(20, 224)[:2]
+
+
+@pytest.fixture(scope="session")
+def any_size_classifier():
+    """An ART classifier of images of any size, 10 classes, logits far apart. Leave it as it is."""
+    from art_versatile.classifiers import wrap
+
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(16, 5, 2, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=1))(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(CLASSES, kernel_initializer=keras.initializers.HeNormal(seed=2))(x)
+    return wrap(keras.Model(image, keras.layers.Rescaling(40.0)(x)), 32, CLASSES)

@@ -14,6 +14,7 @@ from art_versatile import images
 from art_versatile.images import (
     IMAGE_SUFFIXES,
     demo_images,
+    labelled_images,
     list_images,
     load_image,
     load_images,
@@ -342,3 +343,28 @@ class TestRandomView:
     def test_zoom_below_one(self):
         with pytest.raises(ValueError, match=r"Expected zoom to be at least 1. Received 0.5"):
             random_view(np.zeros((4, 4, 3)), (4, 4), np.random.default_rng(0), zoom=0.5)
+
+
+class TestLabelledImages:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for number in range(3):
+            save_png(np.full((8, 8, 3), number / 4, np.float32), tmp_path / "pictures" / f"{number}.png")
+        (tmp_path / "table.csv").write_text("name,class\n2.png,5\nabsent.png,7\n0.png,3\n1.png,\n")
+        return tmp_path
+
+    def test_in_the_order_of_the_table(self, folder):
+        x, y, names = labelled_images(folder / "pictures", folder / "table.csv", 4, file="name", label="class")
+        assert names == ["2.png", "0.png"]
+        assert y.tolist() == [5, 3]
+        assert x.shape == (2, 4, 4, 3)
+        np.testing.assert_allclose(x[:, 0, 0, 0], [0.5, 0], atol=0.003)
+
+    def test_the_first(self, folder):
+        given = {"file": "name", "label": "class", "limit": 1}
+        assert labelled_images(folder / "pictures", folder / "table.csv", 4, **given)[2] == ["2.png"]
+
+    def test_none_of_them(self, folder):
+        (folder / "table.csv").write_text("name,class\nabsent.png,7\n")
+        with pytest.raises(ValueError, match=r"Expected names of images of .* Received \['absent\.png'\]"):
+            labelled_images(folder / "pictures", folder / "table.csv", 4, file="name", label="class")

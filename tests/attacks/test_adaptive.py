@@ -33,7 +33,6 @@ from art_versatile.attacks.adaptive import (
 from art_versatile.attacks.compiled import CompiledTensorFlowV2Classifier
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.baselines import Identity, PixelDeflection, RandomResizing
-from art_versatile.classifiers import wrap
 
 EPS = 0.1
 
@@ -59,18 +58,6 @@ class Dimming(Identity):
 
     def _defend(self, images):
         return 0.5 * images
-
-
-@pytest.fixture(scope="module")
-def any_size():
-    """A classifier of images of any size."""
-    image = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(8, 3, 2, activation="softplus", kernel_initializer=keras.initializers.HeNormal(seed=1))(
-        image
-    )
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(10, kernel_initializer=keras.initializers.HeNormal(seed=2))(x)
-    return wrap(keras.Model(image, keras.layers.Rescaling(10.0)(x)), 32, 10)
 
 
 @pytest.fixture(scope="module")
@@ -100,18 +87,18 @@ class TestBackwardPassIdentity:
         np.testing.assert_allclose(exact, 0.5 * bpda, rtol=1e-3, atol=1e-9)
         assert np.abs(bpda).max() > 1e-4
 
-    def test_another_size_comes_back_through_a_resize(self, any_size, tiny_images, one_hot):
+    def test_another_size_comes_back_through_a_resize(self, any_size_classifier, tiny_images, one_hot):
         class Enlarging(Identity):
             def _defend(self, images):
                 return tf.image.resize(images, (48, 40), "nearest")
 
         shown = tf.image.resize(tiny_images, (48, 40), "nearest")
-        upstream = tf.constant(any_size.loss_gradient(shown.numpy(), one_hot))
+        upstream = tf.constant(any_size_classifier.loss_gradient(shown.numpy(), one_hot))
         with tf.GradientTape() as tape:
             images = tf.Variable(tiny_images)
             resized = tf.image.resize(images, (48, 40))
         expected = tape.gradient(resized, images, upstream).numpy()
-        found = through(any_size, Enlarging(), gradient="bpda").loss_gradient(tiny_images.copy(), one_hot)
+        found = through(any_size_classifier, Enlarging(), gradient="bpda").loss_gradient(tiny_images.copy(), one_hot)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
     def test_channels_first(self, tiny_images):
@@ -151,12 +138,12 @@ class TestThrough:
         np.testing.assert_array_equal(tiny_classifier.predict(tiny_images), before)
         np.testing.assert_allclose(defended.predict(tiny_images), tiny_classifier.predict(0.5 * tiny_images), atol=1e-4)
 
-    def test_eot_is_the_mean_over_draws(self, any_size, tiny_images, one_hot):
+    def test_eot_is_the_mean_over_draws(self, any_size_classifier, tiny_images, one_hot):
         """The gradient's variance falls as one over the number of draws."""
         variances = []
         for samples in (1, 16):
             defence = RandomResizing(sizes=(28, 40), reference=32, seed=0)
-            classifier = through(any_size, defence, eot_samples=samples, seed=0)
+            classifier = through(any_size_classifier, defence, eot_samples=samples, seed=0)
             draws = [classifier.loss_gradient(tiny_images.copy(), one_hot) for _ in range(12)]
             variances.append(np.var(draws, axis=0).mean())
         assert 4 < variances[0] / variances[1] < 64
@@ -244,9 +231,11 @@ class TestAdaptiveAttacks:
         assert further.estimator is attacks["PGD"].estimator is attacks["FGSM"].estimator
         assert (further.eps, further.max_iter, further.eps_step) == (0.5, 20, 2.5 * 0.5 / 20)
 
-    def test_options(self, any_size):
+    def test_options(self, any_size_classifier):
         defence = RandomResizing(sizes=(28, 40), reference=32, seed=0)
-        attacks = adaptive_attacks(any_size, defence, EPS, preset="full", max_iter=7, eot_samples=5, bpda=False, seed=1)
+        attacks = adaptive_attacks(
+            any_size_classifier, defence, EPS, preset="full", max_iter=7, eot_samples=5, bpda=False, seed=1
+        )
         assert "PGD, BPDA" not in attacks
         assert attacks["PGD"].max_iter == attacks["APGD-CE"].max_iter == 7
         assert attacks["PGD"].num_random_init == 5

@@ -1,33 +1,21 @@
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
 
 from art_versatile.baselines import Identity, WaveletDenoising
-from art_versatile.classifiers import wrap
 from art_versatile.evaluation import load_records
 from art_versatile.experiments.paper import OURS, STRENGTHS, png_round_trip, reproduce
 
 
-@pytest.fixture(scope="module")
-def classifier():
-    """Of images of any size."""
-    image = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(16, 5, 2, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=1))(image)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(10, kernel_initializer=keras.initializers.HeNormal(seed=2))(x)
-    return wrap(keras.Model(image, keras.layers.Rescaling(40.0)(x)), 32, 10)
-
-
 @pytest.fixture
-def run(classifier, tiny_images, tmp_path):
+def run(any_size_classifier, tiny_images, tmp_path):
     def run(wrong=1, **arguments):
         x = tiny_images[:4]
-        y = classifier.predict(x).argmax(1)
+        y = any_size_classifier.predict(x).argmax(1)
         y[:wrong] = (y[:wrong] + 1) % 10
         defaults = {"dataset": "patches", "classifier_name": "tiny", "eps": 0.1, "evaluations": 2}
-        return reproduce(classifier, Identity(), x, y, tmp_path / "out", **{**defaults, **arguments})
+        return reproduce(any_size_classifier, Identity(), x, y, tmp_path / "out", **{**defaults, **arguments})
 
     return run
 

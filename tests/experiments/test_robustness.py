@@ -2,35 +2,23 @@ from __future__ import annotations
 
 import json
 
-import keras
 import numpy as np
 import pytest
 
 from art_versatile.baselines import Identity, RandomResizing, WaveletDenoising
-from art_versatile.classifiers import wrap
 from art_versatile.evaluation import CHECKS, load_records
 from art_versatile.experiments.robustness import CONTROLS, evaluate
 
 
-@pytest.fixture(scope="module")
-def classifier():
-    """Takes images of any size, as random resizing gives them; tells the patches of ``tiny_images`` apart."""
-    image = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(16, 5, 2, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=1))(image)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(10, kernel_initializer=keras.initializers.HeNormal(seed=2))(x)
-    return wrap(keras.Model(image, keras.layers.Rescaling(40.0)(x)), 32, 10)
-
-
 @pytest.fixture
-def run(classifier, tiny_images, tmp_path):
+def run(any_size_classifier, tiny_images, tmp_path):
     def run(defences=None, **arguments):
         x = tiny_images[:4]
-        y = classifier.predict(x).argmax(1)
+        y = any_size_classifier.predict(x).argmax(1)
         lines = []
         defaults = {"dataset": "patches", "classifier_name": "tiny", "eps": 0.1, "evaluations": 3, "eot_samples": 2}
         found = evaluate(
-            classifier,
+            any_size_classifier,
             defences or {"wavelets": WaveletDenoising()},
             x,
             y,
@@ -43,8 +31,8 @@ def run(classifier, tiny_images, tmp_path):
     return run
 
 
-def test_everything(run, classifier, tmp_path):
-    found, lines = run(other_eps=[0.05], surrogate=classifier, controls=3)
+def test_everything(run, any_size_classifier, tmp_path):
+    found, lines = run(other_eps=[0.05], surrogate=any_size_classifier, controls=3)
     folder = tmp_path / "out"
     assert load_records(folder / "records.json") == found.records
     by_threat = {}
