@@ -185,6 +185,7 @@ def evaluate(
             attacks=[attack.strip() for attack in attacks.split(",")] if attacks else None,
             threats=[threat.strip() for threat in threats.split(",")],
             surrogate=None if surrogate is None else load_classifier(surrogate, image_size),
+            surrogate_name=surrogate or "",
             controls=controls,
             eot_samples=eot_samples,
             batch_size=batch_size,
@@ -231,7 +232,7 @@ def reproduce(
     with _reported(), console.status("starting") as status:
         budget = _fraction(eps)
         folders = dict(_named_folder(pair) for pair in specific or ())
-        x, y, names, dataset = _chosen_images(images, labels, file_column, label_column, limit, image_size)
+        x, y, _, dataset = _chosen_images(images, labels, file_column, label_column, limit, image_size)
 
         from art_versatile.classifiers import class_names, load_classifier
         from art_versatile.experiments.paper import reproduce as run
@@ -256,7 +257,6 @@ def reproduce(
             evaluations=evaluations,
             batch_size=batch_size,
             seed=seed,
-            names=names,
             class_names=class_names(),
             report=report,
         )
@@ -478,6 +478,8 @@ def train(
     """Train a purifier on adversarial pairs; OUT/best or OUT/last is then a purifier's weights folder."""
     if bool(pairs) == (images is not None):
         raise _fail(ValueError("Expected either --pairs or --images. Received both or neither."))
+    if only and images is not None:
+        raise _fail(ValueError("Expected --only with --pairs; with --images, --attacks says which. Received both."))
     with _reported():
         from art_versatile import training
         from art_versatile import weights as stored

@@ -61,14 +61,14 @@ def main(
     seed: int = 0,
 ) -> None:
     """The first ``images`` labelled files. Attacks run once, on the undefended classifier: they know of no defence."""
-    x, y, names = labelled_images(folder, labels, size, limit=images, file=file_column, label=label_column)
+    x, y, files = labelled_images(folder, labels, size, limit=images, file=file_column, label=label_column)
     target = compile_classifier(load_classifier(classifier, size))
     benchmark = Benchmark(
         classifier=target,
         x=x,
         y=y,
         defences=defences(target.model, seed, resize_back, total_variation),
-        dataset=f"{folder.name}, first {len(names)}",
+        dataset=f"{folder.name}, first {len(files)}",
         classifier_name=f"{classifier} at {size}x{size}",
         seed=seed,
         batch_size=batch_size,
@@ -76,10 +76,13 @@ def main(
         file=out,
     )
     console = Console()
+    names = [name.strip() for name in attacks.split(",")]
+    suite = paper_attacks(target, eps=eps, max_iter=max_iter, batch_size=batch_size)
+    if not set(names) <= set(suite):
+        raise typer.BadParameter(f"Expected attacks among {list(suite)}. Received {attacks!r}.")
     with console.status("clean"):
         benchmark.clean()
-    suite = paper_attacks(target, eps=eps, max_iter=max_iter, batch_size=batch_size)
-    for name in attacks.split(","):
+    for name in names:
         with console.status(name):
             if not benchmark.done(name, compile_attack(suite[name])):
                 benchmark.static(name, suite[name])
@@ -93,9 +96,9 @@ def main(
         result.add_column(heading)
     for index, column in enumerate(records.columns):
         cells = [line[index] for line in records.cells]
-        worst = records.worst(index, eps)
+        worst = records.worst(index, "inf", eps)
         said = ["–" if cell is None else f"{cell.accuracy:.1%} ({format_spread(cell)})" for cell in cells]
-        result.add_row(column.defence, *said, "–" if worst is None else f"{worst.accuracy:.1%}")
+        result.add_row(column.label, *said, "–" if worst is None else f"{worst.accuracy:.1%}")
     console.print(result)
 
 

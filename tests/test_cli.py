@@ -324,6 +324,9 @@ class TestTrain:
         card = json.loads((tmp_path / "run" / "last" / "card.json").read_text())
         assert card["training"]["pairs"] == PairStore(pairs).counts["PGD"] == 3
         assert card["only"] == ["PGD"]
+        both = run("train", "--images", tmp_path, "--only", "PGD", "--out", tmp_path / "other", *SMALL)
+        assert both.exit_code == 2
+        assert "Expected --only with --pairs" in " ".join(both.output.split())
         unknown = run(*command, "--only", "BIM", "--out", tmp_path / "other")
         assert unknown.exit_code == 2
         assert "Expected attacks among ['FGSM', 'PGD']. Received 'BIM'." in " ".join(unknown.output.split())

@@ -103,7 +103,7 @@ class Traces:
             specs.append(tf.TensorSpec([None] * opened + list(tensor.shape[opened:]), tensor.dtype))
         parameters = tuple(
             (Same(defence), defence.apply_predict, *(_key(getattr(defence, name, None)) for name in defence.params))
-            for defence in defences
+            for defence in _with_inner(defences)
         )
         shapes = tuple((tuple(spec.shape.as_list()), spec.dtype) for spec in specs)
         key = (name, depends, shapes, parameters)
@@ -143,11 +143,17 @@ class Traces:
         return None
 
 
+def _with_inner(defences: Sequence[Any]) -> list[Any]:
+    """The defences, and those that they wrap (``BackwardPassIdentity``)."""
+    inner = [getattr(defence, "defence", None) for defence in defences]
+    return [*defences, *(defence for defence in inner if hasattr(defence, "params"))]
+
+
 class _PythonRandomness:
     """The state of every random source outside TensorFlow that a defence could draw from while it is traced."""
 
     def __init__(self, operations: Sequence[Any]) -> None:
-        held = [value for operation in operations for value in vars(operation).values()]
+        held = [value for operation in _with_inner(operations) for value in vars(operation).values()]
         self._generators = [value for value in held if isinstance(value, np.random.Generator)]
         self._states = [value for value in held if isinstance(value, np.random.RandomState)]
         self._randoms = [value for value in held if isinstance(value, random.Random)]

@@ -7,7 +7,6 @@ Evaluating Adversarial Robustness" (arXiv 1902.06705), say why each of them is n
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from art.defences.preprocessor.preprocessor import PreprocessorTensorFlowV2
 from art.estimators.classification import KerasClassifier, TensorFlowV2Classifier
 from art.estimators.classification.classifier import ClassGradientsMixin
 from art.estimators.estimator import LossGradientsMixin
+from art.utils import is_probability
 
 from art_versatile._checks import check_bool, check_choice, check_integer, check_number
 from art_versatile.attacks.compiled import compile_attack, compile_classifier
@@ -126,10 +126,15 @@ def defend(classifier: Any, defence: Preprocessor) -> Any:
 
     :param classifier: Any ART classifier that takes ``preprocessing_defences``; it stays as it was.
     :param defence: Any ART preprocessor, such as a purifier.
-    :raises ValueError: If the two are not of one range of pixels or one layout.
+    :raises ValueError: If the two are not of one range of pixels or one layout, or the defence is not applied when the
+        classifier predicts.
     """
     check_pixels(classifier, defence)
-    defended = copy.copy(classifier)
+    if not defence.apply_predict:
+        raise ValueError(f"Expected a defence with apply_predict=True. Received {type(defence).__name__} without.")
+    # Not copy.copy: ART's PyTorchClassifier would write its weights to a file and read them back.
+    defended = object.__new__(type(classifier))
+    defended.__dict__.update(vars(classifier))
     # ART refills this list in place: the copy needs its own.
     defended.preprocessing_operations = []
     defended.set_params(preprocessing_defences=[defence, *(classifier.preprocessing_defences or [])])
@@ -201,8 +206,11 @@ def adaptive_attacks(
     White-box attacks in L-infinity through one defence.
 
     "FGSM" (one step, for comparison), "PGD" (cross-entropy, steps of 2.5 eps / iterations), "APGD-CE" and "APGD-DLR"
-    (arXiv 2003.01690; of classifiers that ART's APGD takes: logits, TensorFlow or PyTorch) take the defence's own
-    gradient; "PGD, BPDA" takes the identity in its place. None is proof; a figure is as good as its strongest attack.
+    (arXiv 2003.01690; DLR of logits of at least three classes) take the defence's own gradient; "PGD, BPDA" takes the
+    identity in its place. None is proof; a figure is as good as its strongest attack.
+
+    With ``eot_samples`` above 1 there is no APGD: ART's decides by single draws what is best, and gives back its random
+    start for an image that it holds for unbroken; against random defences it is the weaker attack.
 
     :param classifier: An undefended ART classifier with loss gradients.
     :param defence: An ART preprocessor.
@@ -232,9 +240,11 @@ def adaptive_attacks(
     }
     if bpda:
         attacks["PGD, BPDA"] = adaptive_pgd(through(classifier, defence, gradient="bpda", **options), eps, **pgd)
-    if not isinstance(classifier, KerasClassifier):
+    # ART's APGD knows TensorFlowV2Classifier and PyTorchClassifier; ``exact`` is the first, of a KerasClassifier too.
+    if eot_samples == 1 and not isinstance(exact, KerasClassifier):
         attacks["APGD-CE"] = AutoProjectedGradientDescent(exact, loss_type="cross_entropy", **apgd)
-        if classifier.nb_classes >= 3:
+        blank = np.full((1, *exact.input_shape), sum(one_range(exact.clip_values)) / 2, np.float32)
+        if exact.nb_classes >= 3 and not is_probability(exact.predict(blank)[0]):
             attacks["APGD-DLR"] = AutoProjectedGradientDescent(exact, loss_type="difference_logits_ratio", **apgd)
     if isinstance(exact, TensorFlowV2Classifier):
         attacks = {name: compile_attack(attack, **options) for name, attack in attacks.items()}
@@ -296,7 +306,7 @@ def query_attacks(
     :param defence: An ART preprocessor.
     :param eps: Budget, in units of the pixels.
     :param preset: A key of ``BUDGETS``.
-    :param max_iter: Queries an image; the preset's by default.
+    :param max_iter: Iterations, in each of which ART's asks for up to three predictions; the preset's by default.
     :param batch_size: Images attacked at once.
     :param verbose: Show ART's progress bars.
     :return: Name -> attack.
@@ -328,16 +338,19 @@ def attacked_classifiers(attack: Any) -> list[Any]:
 
 def goes_through(attack: Any, defence: Any) -> bool:
     """
-    Whether every classifier that an attack computes on has the defence, itself or with another way back.
+    Whether every classifier that an attack computes on has the defence and no other, itself or with another way back.
 
     :param attack: An ART attack.
     :param defence: An ART preprocessor.
     """
     classifiers = attacked_classifiers(attack)
-    return bool(classifiers) and all(
-        any(defence is item or defence is getattr(item, "defence", None) for item in c.preprocessing_defences or [])
-        for c in classifiers
-    )
+    for classifier in classifiers:
+        defences = classifier.preprocessing_defences or []
+        if len(defences) != 1 or not defences[0].apply_predict:
+            return False
+        if defence is not defences[0] and defence is not getattr(defences[0], "defence", None):
+            return False
+    return bool(classifiers)
 
 
 def takes_gradients(attack: Any) -> bool:

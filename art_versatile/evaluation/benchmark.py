@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,10 @@ class Benchmark:
     """
     One set of images, one classifier, several defences: every attack becomes one record for each defence.
 
-    A defence may be random: it is then evaluated ``evaluations`` times on the same images, after optimising (the
-    attack's last iterates), and the record holds each count. It may change the size of its images: the record then has
-    neither PSNR, MAE nor SSIM. Each record says image by image what was right, so that the worst case per image over
-    several attacks can be had from the records.
+    A defence may be random: it is then evaluated ``evaluations`` times on the images that the attack gave back, with
+    draws that the attack has not seen, and the record holds each count. It may change the size of its images: the
+    record then has neither PSNR, MAE nor SSIM. Each record says image by image what was right, so that the worst case
+    per image over several attacks can be had from the records.
 
     :param classifier: An undefended ART classifier.
     :param x: Images (N, H, W, 3), or (N, 3, H, W) for a classifier with channels first, in its ``clip_values``.
@@ -70,9 +71,9 @@ class Benchmark:
     :param seed: Seed of every attack and of random defences, for the global generators, which ART draws from.
     :param batch_size: Images defended and classified at once.
     :param evaluations: Of a random defence. A defence is taken for random if two answers to the same images differ.
-    :param file: JSON file that holds the records at any time; what it holds already is kept, see :meth:`done`.
-    :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) are not as expected,
-        or the file holds records of other images or another classifier.
+    :param file: JSON file that holds the records at any time. What it holds already is kept, and is of this run where
+        :meth:`clean` or :meth:`done` asks for that very cell.
+    :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) are not as expected.
     """
 
     classifier: Any
@@ -109,21 +110,25 @@ class Benchmark:
         if NO_DEFENCE in self.defences:
             raise ValueError(f"Expected defences by names other than {NO_DEFENCE!r}. Received {list(self.defences)}.")
         self.evaluations = check_integer("evaluations", self.evaluations)
+        digest = hashlib.sha256(np.ascontiguousarray(self.x, "<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.y, "<i8").tobytes())
+        self._images = digest.hexdigest()[:12]
         self._versions = versions()
         self._random: dict[str, bool] = {}
         self._parameters: dict[str, dict[str, Any]] = {}
-        if self.file is not None and os.path.exists(self.file):
-            self.records = load_records(self.file)
-            for name, own in (("dataset", self.dataset), ("classifier", self.classifier_name)):
-                others = sorted({getattr(record, name) for record in self.records} - {own})
-                if others:
-                    raise ValueError(f"Expected {self.file} to hold records of {own!r}. Received {others}.")
+        filed = load_records(self.file) if self.file is not None and os.path.exists(self.file) else []
+        self._filed = {record_key(record): record for record in filed}
 
     def clean(self) -> None:
-        """Record the clean accuracy of no defence and of each defence."""
-        self._record(self.x, 0.0, attack=CLEAN, threat_model=CLEAN)
+        """Record the clean accuracy of no defence and of each defence, but for what the file has."""
+        facts = {"attack": CLEAN, "threat_model": CLEAN}
+        missing = [name for name in [NO_DEFENCE, *self.defences] if not self._known([name], facts)]
+        if missing:
+            self._record(self.x, 0.0, among=missing, **facts)
 
-    def static(self, name: str, attack: EvasionAttack, threat_model: str = "static") -> np.ndarray:
+    def static(
+        self, name: str, attack: EvasionAttack, threat_model: str = "static", *, extra: Mapping[str, Any] | None = None
+    ) -> np.ndarray:
         """
         Attack the undefended classifier (or, for "transfer", whatever the attack was built on) and record what is left
         with no defence and behind each defence.
@@ -131,6 +136,7 @@ class Benchmark:
         :param name: Name of the attack, for the records.
         :param attack: An ART attack.
         :param threat_model: "static" or "transfer".
+        :param extra: What else the records are to say among the attack's parameters, as the name of the surrogate.
         :return: The adversarial images.
         :raises ValueError: If a static attack was built on a defended or on another classifier.
         """
@@ -138,7 +144,8 @@ class Benchmark:
         if threat_model == "static":
             self._check_static(attack)
         x_adv, seconds = self._generate(attack)
-        self._record(x_adv, seconds, attack=name, threat_model=threat_model, **self._facts(attack, x_adv))
+        facts = self._facts(attack, x_adv, extra=extra)
+        self._record(x_adv, seconds, attack=name, threat_model=threat_model, **facts)
         return x_adv
 
     def stored(self, name: str, attack: EvasionAttack, x_adv: np.ndarray, storage: str) -> None:
@@ -148,14 +155,15 @@ class Benchmark:
         :param name: Name of the attack, for the records.
         :param attack: The attack that made the images.
         :param x_adv: The images as they were read, in the order of ``x``.
-        :param storage: What they went through, as "PNG, 8 bits".
+        :param storage: What they went through, as "PNG, 8 bits"; among the parameters in the records.
         :raises ValueError: If the images are not as expected, or the attack was not static.
         """
         self._check_static(attack)
         x_adv = check_images(x_adv, self._clip, channels_first=self._channels_first, name="x_adv")
         if x_adv.shape != self.x.shape:
             raise ValueError(f"Expected x_adv of the shape of x, {self.x.shape}. Received {x_adv.shape}.")
-        self._record(x_adv, 0.0, attack=name, threat_model="static", **self._facts(attack, storage=storage))
+        facts = self._facts(attack, extra={"storage": storage})
+        self._record(x_adv, 0.0, attack=name, threat_model="static", **facts)
 
     def adaptive(self, name: str, defence: str, attack: EvasionAttack) -> np.ndarray:
         """
@@ -191,22 +199,31 @@ class Benchmark:
         *,
         threat_model: str = "static",
         defence: str | None = None,
-        storage: str | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> bool:
         """
-        Whether the records of an attack are there, as after an interrupted run with the same ``file``.
+        Whether the records of an attack are there, as after an interrupted run with the same ``file``. They are then
+        records of this run too.
 
         :param name: Name of the attack.
         :param attack: The attack.
         :param threat_model: Its threat model.
         :param defence: The only one, where it is adaptive or by queries.
-        :param storage: As in :meth:`stored`.
+        :param extra: As in :meth:`static`.
         """
-        known = {record_key(record) for record in self.records}
-        facts = {"attack": name, "threat_model": threat_model, **self._facts(attack, storage=storage)}
+        facts = {"attack": name, "threat_model": threat_model, **self._facts(attack, extra=extra)}
         facts.pop("flags")
-        defences = [NO_DEFENCE, *self.defences] if defence is None else [defence]
-        return all(record_key({**self._cell(item, facts["attack"]), **facts}) in known for item in defences)
+        return self._known([NO_DEFENCE, *self.defences] if defence is None else [defence], facts)
+
+    def revise(self, records: Iterable[EvaluationRecord]) -> None:
+        """
+        Put records in place of those of their cells, as with the flags of :func:`~art_versatile.evaluation.with_flags`.
+
+        :param records: The records.
+        """
+        for record in records:
+            self._keep(record, save=False)
+        self._save()
 
     def purified(self, defence: str, x: np.ndarray) -> np.ndarray:
         """
@@ -245,26 +262,33 @@ class Benchmark:
     def _labels(self) -> np.ndarray:
         return np.eye(self.classifier.nb_classes, dtype=np.float32)[self.y]
 
-    def _check_static(self, attack: EvasionAttack) -> None:
+    def _has_model(self, attack: EvasionAttack) -> bool:
         model = getattr(self.classifier, "model", None)
+        return all(c is self.classifier or getattr(c, "model", None) is model for c in attacked_classifiers(attack))
+
+    def _check_static(self, attack: EvasionAttack) -> None:
         for classifier in attacked_classifiers(attack):
             if getattr(classifier, "preprocessing_defences", None):
                 raise ValueError(
                     "Expected a static attack to be built on the undefended classifier. Received one through "
                     f"{classifier.preprocessing_defences}."
                 )
-            if classifier is not self.classifier and getattr(classifier, "model", None) is not model:
-                raise ValueError(
-                    "Expected a static attack to be built on the classifier that is defended. Received one on another: "
-                    "that is threat_model='transfer'."
-                )
+        if not self._has_model(attack):
+            raise ValueError(
+                "Expected a static attack to be built on the classifier that is defended. Received one on another: "
+                "that is threat_model='transfer'."
+            )
 
     def _attack_through(self, name: str, defence: str, attack: EvasionAttack, threat_model: str) -> np.ndarray:
         check_choice("defence", defence, list(self.defences))
         if not goes_through(attack, self.defences[defence]):
             raise ValueError(
-                f"Expected an attack built on the classifier behind {defence!r}. Received {type(attack).__name__} on "
-                f"{[c.preprocessing_defences for c in attacked_classifiers(attack)]}."
+                f"Expected an attack built on the classifier behind {defence!r} alone. Received "
+                f"{type(attack).__name__} on {[c.preprocessing_defences for c in attacked_classifiers(attack)]}."
+            )
+        if not self._has_model(attack):
+            raise ValueError(
+                "Expected an attack on the classifier that is defended. Received one on another, equally defended."
             )
         if takes_gradients(attack) != (threat_model == "adaptive"):
             wanted = "with" if threat_model == "adaptive" else "without"
@@ -273,7 +297,7 @@ class Benchmark:
         facts = self._facts(attack, x_adv)
         if threat_model == "adaptive":
             facts["flags"] += self._gradient_flags(attack)
-        self._record(x_adv, seconds, only=defence, attack=name, threat_model=threat_model, **facts)
+        self._record(x_adv, seconds, among=[defence], attack=name, threat_model=threat_model, **facts)
         return x_adv
 
     def _generate(self, attack: EvasionAttack) -> tuple[np.ndarray, float]:
@@ -302,9 +326,9 @@ class Benchmark:
         return tuple(flags)
 
     def _facts(
-        self, attack: EvasionAttack, x_adv: np.ndarray | None = None, storage: str | None = None
+        self, attack: EvasionAttack, x_adv: np.ndarray | None = None, extra: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        parameters = attack_parameters(attack) | ({} if storage is None else {"storage": storage})
+        parameters = {**attack_parameters(attack), **(extra or {})}
         for classifier in attacked_classifiers(attack)[:1]:
             if classifier.preprocessing_defences:
                 bpda = any(hasattr(item, "defence") for item in classifier.preprocessing_defences)
@@ -314,7 +338,7 @@ class Benchmark:
             parameters.pop("gradient", None)
         norm = attack_norm(attack)
         eps = parameters.get("eps")  # in the classifier's units; a record's is for pixels in [0, 1]
-        eps = None if eps is None else eps / (self._clip[1] - self._clip[0])
+        eps = eps / (self._clip[1] - self._clip[0]) if isinstance(eps, int | float) else None  # ART takes arrays, too
         flags: tuple[str, ...] = ()
         if x_adv is not None and eps is not None:
             flags = self._budget_flags(x_adv, norm, eps)
@@ -333,6 +357,7 @@ class Benchmark:
         """What a record is known by, but for the attack."""
         return {
             "dataset": self.dataset,
+            "images": self._images,
             "n": len(self.x),
             "classifier": self.classifier_name,
             "defence": defence,
@@ -345,12 +370,17 @@ class Benchmark:
         times = self.evaluations if defence != NO_DEFENCE and self.is_random(defence) else 1
         right: list[np.ndarray] = []
         images: list[np.ndarray] | None = []
-        with isolated_seed(self.seed):  # for ART's defences that draw from the global generators
+        # For ART's defences that draw from the global generators; with the attack's seed they would draw what it saw.
+        with isolated_seed(np.random.SeedSequence([self.seed, 1])):
             for evaluation in range(times):
                 answers = []
                 for i in range(0, len(x), self.batch_size):
                     batch, labels = x[i : i + self.batch_size], self.y[i : i + self.batch_size]
-                    shown = batch if defence == NO_DEFENCE else self.purified(defence, batch)
+                    shown = batch
+                    if defence != NO_DEFENCE:
+                        shown = self.purified(defence, batch)
+                        name = f"what {defence!r} makes of images"
+                        check_images(shown, self._clip, channels_first=self._channels_first, name=name)
                     answers.append(hits(self.classifier.predict(shown), labels))
                     if shown.shape != batch.shape:
                         images = None
@@ -359,9 +389,9 @@ class Benchmark:
                 right.append(np.concatenate(answers))
         return _Shown(right, None if images is None else np.concatenate(images))
 
-    def _record(self, x: np.ndarray, seconds: float, *, only: str | None = None, **facts: Any) -> None:
+    def _record(self, x: np.ndarray, seconds: float, *, among: Sequence[str] | None = None, **facts: Any) -> None:
         clean = self._channels_last(self.x)
-        for defence in [only] if only else [NO_DEFENCE, *self.defences]:
+        for defence in [NO_DEFENCE, *self.defences] if among is None else among:
             start = time.perf_counter()
             shown = self._shown(defence, x)
             counts = tuple(int(right.sum()) for right in shown.right)
@@ -386,12 +416,35 @@ class Benchmark:
                 )
             )
 
-    def _keep(self, record: EvaluationRecord) -> None:
+    def _known(self, defences: Sequence[str], facts: Mapping[str, Any]) -> bool:
+        """Whether every cell is filled; those of the file are then of this run."""
+        here = {record_key(record): record for record in self.records}
+        found = []
+        for defence in defences:
+            key = record_key({**self._cell(defence, facts["attack"]), **facts})
+            record = here.get(key, self._filed.get(key))
+            if record is None:
+                return False
+            found.append(record)
+        for record in found:
+            self._keep(record, save=False)
+        return True
+
+    def _keep(self, record: EvaluationRecord, *, save: bool = True) -> None:
         """Add a record, in place of an older one of the same cell."""
         key = record_key(record)
-        self.records = [item for item in self.records if record_key(item) != key] + [record]
+        keys = [record_key(item) for item in self.records]
+        if key in keys:
+            self.records[keys.index(key)] = record
+        else:
+            self.records.append(record)
+        self._filed[key] = record
+        if save:
+            self._save()
+
+    def _save(self) -> None:
         if self.file is not None:
-            save_records(self.records, self.file)
+            save_records(self._filed.values(), self.file)
 
     def _channels_last(self, x: np.ndarray) -> np.ndarray:
         return np.moveaxis(x, 1, -1) if self._channels_first else x

@@ -12,7 +12,8 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, Check, EvaluationRecord
+from art_versatile.evaluation.metrics import wilson_interval
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
 
 __all__ = ["CHECKS", "CONTROL_CHECKS", "control_checks", "masking_checks", "verdict", "with_flags"]
 
@@ -30,15 +31,15 @@ CHECKS = {
 }
 #: The same, of the negative controls.
 CONTROL_CHECKS = {
-    "identity": "A defence that does nothing scores what no defence scores.",
+    "identity": "A defence that does nothing scores what no defence scores, and an attack through it is as strong.",
     "known to fall": "A defence that is known to fall to an adaptive attack falls to the attacks of this evaluation.",
 }
 # An attack starts at random: one image, or a fiftieth of them, more or less says nothing.
 _SLACK = 0.02
-_UNBOUNDED = 0.5
 _NOTHING = 0.01  # one image of a hundred may have lost its way
 _MASKED = "masked gradient"
 _FALLEN = 0.1
+_CHECK = "check "
 
 
 def masking_checks(records: Iterable[EvaluationRecord]) -> list[Check]:
@@ -76,6 +77,11 @@ def control_checks(records: Iterable[EvaluationRecord], identity: str, *broken: 
     differing = [
         f"{_said(record)} in place of {expected}/{record.n}" for record, expected in same if record.correct != expected
     ]
+    static = [r for r in records if r.defence == NO_DEFENCE and r.threat_model == "static"]
+    through = [r for r in records if r.defence == identity and r.threat_model == "adaptive"]
+    weaker = _stronger(through, static)  # through a defence that does nothing an attack is the static one
+    if weaker is not None and not weaker[0]:
+        differing.append(weaker[1])
     passed = None if not same else not differing
     said = "; ".join(differing) or (", ".join(_said(record) for record, _ in same) if same else "was not attacked")
     checks = [Check("identity", CONTROL_CHECKS["identity"], identity, passed, said)]
@@ -94,15 +100,19 @@ def with_flags(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
 
     :param records: Of one data set and one classifier.
     """
-    records = list(records)
+    # What checks said of an earlier state of the records may no longer be so.
+    records = [
+        dataclasses.replace(record, flags=tuple(flag for flag in record.flags if not flag.startswith(_CHECK)))
+        for record in records
+    ]
     failed: dict[str, list[str]] = {}
     for check in masking_checks(records):
         if check.passed is False:
-            failed.setdefault(check.defence, []).append(f"check {check.name!r} failed: {check.said}")
+            failed.setdefault(check.defence, []).append(f"{_CHECK}{check.name!r} failed: {check.said}")
     return [
         record
         if record.attack == CLEAN or record.defence not in failed
-        else dataclasses.replace(record, flags=tuple(dict.fromkeys([*record.flags, *failed[record.defence]])))
+        else dataclasses.replace(record, flags=(*record.flags, *failed[record.defence]))
         for record in records
     ]
 
@@ -118,26 +128,42 @@ def verdict(records: Iterable[EvaluationRecord], defence: str) -> str:
     own = [record for record in records if record.defence == defence]
     if not own:
         raise ValueError(f"Expected records of {defence!r}. Received none.")
-    adaptive = [r for r in own if r.threat_model == "adaptive" and (r.eps or 0) < _UNBOUNDED]
+    adaptive = [record for record in own if record.threat_model == "adaptive" and not _is_unbounded(record)]
     if not adaptive:
         return f"{defence}: no adaptive attack was run, so nothing is said of robustness."
     worst = min(adaptive, key=lambda record: (record.worst, record.eps or 0))
-    low, high = worst.interval
+    low, high = wilson_interval(round(worst.worst * worst.n), worst.n)
+    several = f" in the worst of {len(worst.evaluations)} evaluations" if worst.evaluations else ""
     text = (
-        f"{defence}: an adaptive attacker ({worst.attack}{_at(worst)}) leaves {100 * worst.worst:.1f}% "
+        f"{defence}: an adaptive attacker ({worst.attack}{_at(worst)}) leaves {100 * worst.worst:.1f}%{several} "
         f"(n = {worst.n}, 95% interval {100 * low:.0f} to {100 * high:.0f}%)."
     )
-    failed = [check.name for check in masking_checks(own) if check.passed is False]
+    if worst.worst == 0:  # nothing is left that a stronger attack could take
+        return text
+    outcome = {check.name: check.passed for check in masking_checks(own)}
+    failed = [name for name, passed in outcome.items() if passed is False]
+    missing = [name for name, passed in outcome.items() if passed is None]
     if failed:
-        return f"{text} Not to be relied on: the checks {', '.join(failed)} failed, so a stronger attack is there."
+        text += f" Not to be relied on: the checks {', '.join(failed)} failed, so a stronger attack is there."
+    if missing:
+        text += f" Not run: the checks {', '.join(missing)}."
     return text
 
 
 Result = tuple[bool | None, str]
 
 
+def _is_unbounded(record: EvaluationRecord) -> bool:
+    # In L2 half the pixel range is a usual budget.
+    return record.norm == "inf" and record.eps is not None and record.eps >= UNBOUNDED
+
+
 def _at(record: EvaluationRecord) -> str:
-    return "" if record.eps is None else f" at {record.eps * 255:.3g}/255"
+    if record.eps is None:
+        return ""
+    if record.norm == "inf":
+        return f" at {record.eps * 255:.3g}/255"
+    return f" at {record.eps:.3g}" if record.norm is None else f" at L{record.norm} {record.eps:.3g}"
 
 
 def _said(record: EvaluationRecord) -> str:
@@ -152,8 +178,8 @@ def _stronger(strong: Sequence[EvaluationRecord], weak: Sequence[EvaluationRecor
     """Whether the strongest of some records is at least as strong as the strongest of others, at each equal budget."""
     compared: list[str] = []
     wrong: list[str] = []
-    for eps in sorted({record.eps for record in weak if record.eps is not None}):
-        pair = [[r for r in group if r.eps == eps] for group in (strong, weak)]
+    for norm, eps in sorted({(str(r.norm), r.eps) for r in weak if r.eps is not None}):
+        pair = [[r for r in group if (str(r.norm), r.eps) == (norm, eps)] for group in (strong, weak)]
         if not pair[0]:
             continue
         first, second = (min(group, key=lambda record: record.accuracy) for group in pair)
@@ -233,7 +259,8 @@ def _effort(record: EvaluationRecord) -> float | None:
 
 
 def _kind(record: EvaluationRecord) -> tuple[object, ...]:
-    return tuple(record.attack_parameters.get(name) for name in ("class", "loss_type", "gradient", "eot_samples"))
+    names = ("class", "loss_type", "gradient", "eot_samples")
+    return record.norm, *(record.attack_parameters.get(name) for name in names)
 
 
 def _steps(records: Sequence[EvaluationRecord]) -> Result:
@@ -247,9 +274,9 @@ def _budget(records: Sequence[EvaluationRecord]) -> Result:
 
 
 def _unbounded(records: Sequence[EvaluationRecord]) -> Result:
-    large = [record for record in _adaptive(records) if record.eps is not None and record.eps >= _UNBOUNDED]
+    large = [record for record in _adaptive(records) if _is_unbounded(record)]
     if not large:
-        return None, f"needs an attack through the defence with eps of at least {_UNBOUNDED:g}"
+        return None, f"needs an L-infinity attack through the defence with eps of at least {UNBOUNDED:g}"
     worst = min(large, key=lambda record: record.accuracy)
     return worst.accuracy <= _NOTHING, _said(worst)
 

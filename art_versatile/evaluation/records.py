@@ -24,6 +24,7 @@ __all__ = [
     "NO_DEFENCE",
     "SCHEMA_VERSION",
     "THREAT_MODELS",
+    "UNBOUNDED",
     "Check",
     "EvaluationRecord",
     "load_records",
@@ -33,8 +34,10 @@ __all__ = [
 
 CLEAN = "clean"
 NO_DEFENCE = "none"
+#: A budget, as a share of the pixel range, at which no defence can hold: a check of the attack, not of the defence.
+UNBOUNDED = 0.5
 SCHEMA_VERSION = 2
-_READABLE = (1, SCHEMA_VERSION)  # version 1 had neither evaluations nor right
+_READABLE = (1, SCHEMA_VERSION)  # version 1 had neither images, evaluations nor right
 _SCHEMA = "art-versatile evaluation records"
 PRESETS = ("quick", "paper", "full")
 NORMS = ("0", "1", "2", "inf")
@@ -45,6 +48,7 @@ THREAT_MODELS = (CLEAN, "static", "transfer", "query", "adaptive")
 #: The fields that say which cell of an evaluation a record fills. Results, time and versions are not among them.
 KEY_FIELDS = (
     "dataset",
+    "images",
     "n",
     "classifier",
     "defence",
@@ -109,6 +113,8 @@ class EvaluationRecord:
     A clean row has ``attack="clean"`` and ``threat_model="clean"``, and neither norm, eps nor attack parameters.
 
     :param dataset: Name of the images.
+    :param images: What tells these images and labels from others of the same name, as the first digits of a SHA-256;
+        None where it was not recorded.
     :param n: Number of images.
     :param classifier: Name of the classifier.
     :param defence: Name of the defence, as ``"VersatilePurifier(compact)"``; ``"none"`` without one.
@@ -136,6 +142,7 @@ class EvaluationRecord:
     """
 
     dataset: str
+    images: str | None = None
     n: int
     classifier: str
     defence: str = NO_DEFENCE
@@ -305,6 +312,8 @@ def _norm(value: Any) -> str | None:
 def _check_key_values(values: Mapping[str, Any]) -> None:
     for name in ("dataset", "classifier", "defence", "attack"):
         _text(name, values[name])
+    if values["images"] is not None:
+        _text("images", values["images"])
     _integer("n", values["n"], 1)
     if values["preset"] is not None:
         check_choice("preset", values["preset"], PRESETS)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from art_versatile._checks import check_number
 from art_versatile.evaluation.records import EvaluationRecord, save_records
-from art_versatile.reports.tables import attack_name
 
 __all__ = ["run_demo"]
 
@@ -47,8 +47,7 @@ def run_demo(
     from art_versatile.images import demo_images
 
     tell = report or (lambda line: None)
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps <= 1:
-        raise ValueError(f"Expected eps between 0 and 1, in units of pixels in [0, 1]. Received {eps!r}.")
+    check_number("eps", eps, np.nextafter(0, 1), 1)
     x, y, files = demo_images(images, image_size)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +59,7 @@ def run_demo(
     from art_versatile.attacks.suite import paper_attacks, unseen_attacks
     from art_versatile.evaluation.benchmark import Benchmark
     from art_versatile.evaluation.checks import masking_checks, verdict, with_flags
-    from art_versatile.experiments.panels import make_panels
+    from art_versatile.experiments.panels import in_turn, make_panels, progress_line
     from art_versatile.purifier import VersatilePurifier
     from art_versatile.reports.html import write_report
 
@@ -77,19 +76,19 @@ def run_demo(
         seed=seed,
     )
     benchmark.clean()
-    tell(_line("clean", benchmark.records[-2:]))
+    tell(progress_line(benchmark.records, "clean", "clean"))
     attacks = paper_attacks(classifier, eps=float(eps), preset="quick", batch_size=20)
     attacks |= unseen_attacks(classifier, preset="quick")
-    x_adv: dict[str, np.ndarray] = {}
+    pictures: dict[str, tuple[int, np.ndarray]] = {}
     for name, attack in attacks.items():
-        x_adv[name] = benchmark.static(name, compile_attack(attack))
-        tell(_line(name, benchmark.records[-2:]))
+        in_turn(pictures, name, benchmark.static(name, compile_attack(attack)))
+        tell(progress_line(benchmark.records, name, "static"))
     through = adaptive_attacks(classifier, purifier, float(eps), batch_size=20)
     for name in ADAPTIVE:
-        x_adv[f"adaptive {name}"] = benchmark.adaptive(f"adaptive {name}", DEFENCE, through[name])
-        tell(_line(f"adaptive {name}", benchmark.records[-1:]))
+        in_turn(pictures, f"adaptive {name}", benchmark.adaptive(f"adaptive {name}", DEFENCE, through[name]))
+        tell(progress_line(benchmark.records, f"adaptive {name}", "adaptive"))
     records = with_flags(benchmark.records)
-    panels = make_panels(benchmark, DEFENCE, x_adv, names=files, class_names=class_names())
+    panels = make_panels(benchmark, DEFENCE, pictures, names=files, class_names=class_names())
     save_records(records, folder / "records.json")
     write_report(
         folder / "report.html",
@@ -100,8 +99,3 @@ def run_demo(
     )
     tell(verdict(records, DEFENCE))
     return records
-
-
-def _line(name: str, records: list[EvaluationRecord]) -> str:
-    said = ", ".join(f"{r.defence} {r.correct}/{r.n}" for r in records)
-    return f"{attack_name(name)}: {said} ({records[0].seconds or 0:.0f} s)"

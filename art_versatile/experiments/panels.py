@@ -1,4 +1,4 @@
-"""The rows of a page's gallery, from a benchmark and what its attacks made."""
+"""What the experiments show on the way and at the end: a line of text an attack, the rows of a gallery."""
 
 from __future__ import annotations
 
@@ -9,27 +9,61 @@ import numpy as np
 from scipy.special import softmax
 
 from art_versatile.reports.html import Panel, Prediction
+from art_versatile.reports.tables import attack_name, format_eps
 
 if TYPE_CHECKING:
     from art_versatile.evaluation.benchmark import Benchmark
+    from art_versatile.evaluation.records import EvaluationRecord
 
-__all__ = ["make_panels"]
+__all__ = ["in_turn", "make_panels", "progress_line"]
+
+
+def progress_line(records: Sequence[EvaluationRecord], attack: str, threat_model: str) -> str:
+    """
+    What the last cells of an attack say, in one line.
+
+    :param records: Of one run.
+    :param attack: Name of the attack.
+    :param threat_model: Its threat model.
+    :return: As ``"PGD at 8/255: none 0/20, VersatilePurifier 15/20 (3 s)"``.
+    """
+    found = [r for r in records if r.attack == attack and r.threat_model == threat_model]
+    if found:  # of several budgets the last
+        last = found[-1]
+        found = [r for r in found if (r.eps, r.attack_parameters) == (last.eps, last.attack_parameters)]
+    eps = next((record.eps for record in found if record.eps is not None), None)
+    budget = "" if eps is None else f" at {format_eps(eps)}"
+    said = ", ".join(f"{record.defence} {record.correct}/{record.n}" for record in found)
+    return f"{attack_name(attack)}{budget}: {said} ({sum(record.seconds or 0 for record in found):.0f} s)"
+
+
+def in_turn(shown: dict[str, tuple[int, np.ndarray]], attack: str, images: np.ndarray) -> None:
+    """
+    Keep one image of an attack for the gallery: of the first attack the first, of the second the second, none chosen.
+
+    :param shown: What is kept; an attack that is there stays as it is.
+    :param attack: Name of the attack.
+    :param images: All its images.
+    """
+    if attack not in shown:
+        place = len(shown) % len(images)
+        shown[attack] = place, images[place].copy()
 
 
 def make_panels(
     benchmark: Benchmark,
     defence: str,
-    attacked: Mapping[str, np.ndarray],
+    attacked: Mapping[str, tuple[int, np.ndarray]],
     *,
     names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> list[Panel]:
     """
-    The first image under the first attack, the second under the second, and so on: in order, none chosen.
+    One image an attack.
 
     :param benchmark: Of pixels in [0, 1], channels last.
     :param defence: Name of the defence that is shown; it keeps the size.
-    :param attacked: Name of an attack -> its images, in the benchmark's order.
+    :param attacked: Name of an attack -> number of an image in the benchmark, and what the attack made of it.
     :param names: Of the images; by default their numbers.
     :param class_names: Of the classes; by default their numbers.
     :return: One panel an attack.
@@ -44,20 +78,19 @@ def make_panels(
         return Prediction(label=called(top), confidence=float(probabilities[top]), correct=top == label)
 
     panels = []
-    for place, (attack, images) in enumerate(attacked.items()):
-        i = place % len(benchmark.x)
+    for attack, (i, image) in attacked.items():
         label = int(benchmark.y[i])
-        purified = benchmark.purified(defence, images[i : i + 1])[0]
+        purified = benchmark.purified(defence, image[None])[0]
         panels.append(
             Panel(
                 name=f"image {i}" if names is None else names[i],
                 attack=attack,
                 clean=benchmark.x[i],
-                adversarial=images[i],
+                adversarial=image,
                 purified=purified,
                 true_label=called(label),
                 clean_prediction=said(benchmark.x[i], label),
-                adversarial_prediction=said(images[i], label),
+                adversarial_prediction=said(image, label),
                 purified_prediction=said(purified, label),
             )
         )

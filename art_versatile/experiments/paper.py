@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from art_versatile._checks import check_choice, check_integer
+from art_versatile._checks import check_choice, check_integer, check_number
 from art_versatile._files import write_text_atomically
 from art_versatile.evaluation.records import EvaluationRecord
 from art_versatile.reports.paper import SEEN, TRAINED_ON, TextTable
-from art_versatile.reports.tables import attack_name
 
 __all__ = ["OURS", "STRENGTHS", "Reproduction", "png_round_trip", "reproduce"]
 
 OURS = "VersatilePurifier"
 _BASELINES = {"Random resizing": "RandomResizing", "WD+PD": "PixelDeflection", "WD+SR": "SuperResolution"}
 _STORAGE = "PNG, 8 bits"
+_REMARKS = "WD+SR is a small network of the EDSR type that ships with this package, not EDSR; WD+PD is without R-CAM."
 #: Budgets and iterations of Figure 4, PGD and MI-FGSM.
 STRENGTHS: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "quick": ((2 / 255, 5 / 255, 10 / 255), (10, 20, 40)),
@@ -63,7 +63,6 @@ def reproduce(
     evaluations: int = 10,
     batch_size: int = 16,
     seed: int = 0,
-    names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Reproduction:
@@ -74,7 +73,8 @@ def reproduce(
     fares against an attacker who knows it, :func:`art_versatile.experiments.robustness.evaluate` says.
 
     Writes ``tables.md``, ``figure_3.png`` (MAE and PSNR), ``figure_4.png`` (attack strength), ``figure_5.png``
-    (pictures), ``records.json``, ``strengths.json``. Called again it goes on where it stopped.
+    (pictures), ``records.json``, ``strengths.json``. Called again it goes on
+    where it stopped, but Figure 5 is made by a run that was not stopped only.
 
     :param classifier: An undefended ART classifier with ``clip_values=(0, 1)``, of logits, that takes images of any
         size: random resizing and super-resolution enlarge them.
@@ -91,13 +91,13 @@ def reproduce(
     :param evaluations: Of the random defences.
     :param batch_size: Images attacked at once.
     :param seed: Of the attacks and of random defences.
-    :param names: Of the images, for Figure 5.
     :param class_names: Of the classes, for Figure 5.
     :param report: Called with one line of text after each attack.
     :return: Records and tables.
     :raises ValueError: If a parameter is not as expected, or the classifier gets no image right.
     """
     check_choice("preset", preset, tuple(STRENGTHS))
+    check_number("eps", eps, np.nextafter(0, 1), 1)
     specific = dict(specific or {})
     for attack in specific:
         check_choice("specific", attack, SEEN)
@@ -109,7 +109,7 @@ def reproduce(
     from art_versatile.attacks.suite import paper_attacks, unseen_attacks
     from art_versatile.evaluation.benchmark import Benchmark
     from art_versatile.evaluation.metrics import hits
-    from art_versatile.experiments.panels import make_panels
+    from art_versatile.experiments.panels import in_turn, make_panels, progress_line
     from art_versatile.reports import figures
     from art_versatile.reports.paper import storage_table, table_1, table_2
 
@@ -145,26 +145,28 @@ def reproduce(
         **common,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    if not any(record.attack == "clean" for record in benchmark.records):
-        benchmark.clean()
+    benchmark.clean()
     suite: dict[str, Any] = paper_attacks(target, eps=float(eps), preset=preset, batch_size=batch_size)
     suite |= unseen_attacks(target, preset=preset)
-    pictures = {}
+    pictures: dict[str, tuple[int, np.ndarray]] = {}
     for name, attack in suite.items():
         compile_attack(attack)
         as_file = f"{name}, as PNG"
-        if not benchmark.done(name, attack) or not benchmark.done(as_file, attack, storage=_STORAGE):
-            pictures[name] = benchmark.static(name, attack)
-            benchmark.stored(as_file, attack, png_round_trip(pictures[name]), _STORAGE)
-        tell(_line(benchmark.records, name))
+        if not benchmark.done(name, attack) or not benchmark.done(as_file, attack, extra={"storage": _STORAGE}):
+            x_adv = benchmark.static(name, attack)
+            in_turn(pictures, name, x_adv)
+            benchmark.stored(as_file, attack, png_round_trip(x_adv), _STORAGE)
+        tell(progress_line(benchmark.records, name, "static"))
     tables = [table_1(benchmark.records)] if specific else []
     columns = {"Ours (versatile)": OURS, **_BASELINES}
-    tables += [table_2(benchmark.records, columns), storage_table(benchmark.records, OURS)]
+    tables += [table_2(benchmark.records, columns, _REMARKS), storage_table(benchmark.records, OURS)]
     figures.distance_figure(benchmark.records, OURS, folder / "figure_3.png")
-    if pictures:
-        shown = [names[i] for i in kept] if names is not None else None
-        panels = make_panels(benchmark, OURS, pictures, names=shown, class_names=class_names)
+    if len(pictures) == len(suite):
+        panels = make_panels(benchmark, OURS, pictures, class_names=class_names)
         figures.gallery_figure(panels, folder / "figure_5.png")
+    elif pictures:
+        tell("figure_5.png is left as it is: only a whole run has pictures of every attack")
+    _write_tables(folder, tables)
     strengths: list[EvaluationRecord] = []
     count = len(kept) if strength_images is None else min(strength_images, len(kept))
     if count:
@@ -178,7 +180,7 @@ def reproduce(
         )
         tables.append(_strengths(few, preset, tell, folder / "figure_4.png"))
         strengths = few.records
-    write_text_atomically(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
+        _write_tables(folder, tables)
     return Reproduction(benchmark.records, strengths, tables, len(kept), len(x))
 
 
@@ -200,6 +202,10 @@ def png_round_trip(images: np.ndarray) -> np.ndarray:
     return np.stack(back)
 
 
+def _write_tables(folder: Path, tables: Sequence[TextTable]) -> None:
+    write_text_atomically(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
+
+
 def _strengths(benchmark: Any, preset: str, tell: Callable[[str], None], path: Path) -> TextTable:
     """Figure 4: PGD and MI-FGSM at several budgets and numbers of iterations."""
     from art_versatile.attacks.compiled import compile_attack
@@ -219,8 +225,3 @@ def _strengths(benchmark: Any, preset: str, tell: Callable[[str], None], path: P
             tell(f"attack strength: eps {eps * 255:.3g}/255, {steps} iterations")
     strength_figure(benchmark.records, OURS, path)
     return strength_table(benchmark.records, OURS)
-
-
-def _line(records: Sequence[EvaluationRecord], name: str) -> str:
-    said = ", ".join(f"{r.defence} {r.correct}/{r.n}" for r in records if r.attack == name)
-    return f"{attack_name(name)}: {said}"

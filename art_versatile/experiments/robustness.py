@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_choice, check_integer
+from art_versatile._checks import check_choice, check_integer, check_number
 from art_versatile.evaluation.checks import control_checks, masking_checks, verdict, with_flags
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, Check, EvaluationRecord, save_records
-from art_versatile.reports.tables import attack_name, format_eps
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
+from art_versatile.experiments.panels import in_turn, make_panels, progress_line
 
 if TYPE_CHECKING:
     from art_versatile.evaluation.benchmark import Benchmark
@@ -27,7 +27,6 @@ CONTROLS = ("control: identity", "control: RandomResizing", "control: PixelDefle
 STATIC = ("FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack", "DeepFool")
 #: Those of them at further budgets.
 OTHER_BUDGETS = ("FGSM", "PGD", "MI-FGSM")
-_UNBOUNDED = 0.5
 
 
 class Robustness:
@@ -59,6 +58,7 @@ def evaluate(
     attacks: Sequence[str] | None = None,
     threats: Sequence[str] = THREATS,
     surrogate: Any = None,
+    surrogate_name: str = "surrogate",
     controls: int = 0,
     eot_samples: int = 20,
     evaluations: int = 10,
@@ -95,7 +95,8 @@ def evaluate(
     :param attacks: The static attacks, out of the paper's six and DeepFool; None runs all.
     :param threats: Out of :data:`THREATS`.
     :param surrogate: The classifier of the transferred attacks; None leaves them out.
-    :param controls: Attack the :data:`CONTROLS` too, on so many of the images; 0 leaves them out.
+    :param surrogate_name: Its name, for the records.
+    :param controls: Attack the :data:`CONTROLS` too, on the first so many images; 0 leaves them out.
     :param eot_samples: Draws of a random defence that each gradient is the mean of.
     :param evaluations: Of a random defence.
     :param batch_size: Images attacked at once.
@@ -107,11 +108,20 @@ def evaluate(
     :raises ValueError: If a parameter is not as expected.
     """
     check_choice("preset", preset, ("quick", "paper"))
+    for budget in (eps, *other_eps):
+        check_number("eps", budget, np.nextafter(0, 1), 1)
     for threat in threats:
         check_choice("threats", threat, THREATS)
     check_integer("controls", controls, 0)
     for attack in attacks or ():
         check_choice("attacks", attack, STATIC)
+    if tuple(classifier.clip_values) != (0, 1) or getattr(classifier, "channels_first", False):
+        raise ValueError(
+            "Expected a classifier with clip_values=(0, 1) and channels last. Received "
+            f"{classifier.clip_values}, channels_first={classifier.channels_first}."
+        )
+    if classifier.nb_classes < 3 and (attacks is None or "AutoAttack" in attacks):
+        raise ValueError("Expected attacks without AutoAttack for a classifier of two classes. Received it.")
     reserved = sorted(set(defences) & {*CONTROLS, NO_DEFENCE})
     if reserved or not defences:
         raise ValueError(f"Expected defences by other names than {[NO_DEFENCE, *CONTROLS]}. Received {list(defences)}.")
@@ -151,7 +161,7 @@ def evaluate(
     if "transfer" in threats and surrogate is not None:
         suite = paper_attacks(compile_classifier(surrogate), eps=float(eps), **settings)
         for name in ("PGD", "MI-FGSM"):
-            runs.static(f"transferred {name}", compile_attack(suite[name]), "transfer")
+            runs.static(f"transferred {name}", compile_attack(suite[name]), "transfer", {"surrogate": surrogate_name})
     benchmark.preset = "quick" if preset == "quick" else "full"
     arguments: dict[str, Any] = {
         "eps": float(eps),
@@ -166,12 +176,12 @@ def evaluate(
     checks = masking_checks(benchmark.records)
     if controls:
         # Fewer images: records of their own, in a file of their own.
-        common |= {"preset": "quick", "dataset": f"{dataset}, {controls} of them", "file": folder / "controls.json"}
+        common |= {"preset": "quick", "file": folder / "controls.json"}
         few = Benchmark(x=x[:controls], y=y[:controls], defences=_controls(seed), **common)
         _attack_controls(_Runs(few, tell), float(eps), eot_samples, batch_size, seed)
         checks += control_checks(few.records, *CONTROLS)
     records = with_flags(benchmark.records)
-    save_records(records, folder / "records.json")
+    benchmark.revise(records)
     verdicts = [verdict(records, name) for name in defences]
     _write_page(folder, records, checks, verdicts, benchmark, names, class_names, runs.pictures, started)
     return Robustness(records, checks, verdicts)
@@ -182,32 +192,30 @@ class _Runs:
 
     def __init__(self, benchmark: Benchmark, tell: Callable[[str], None]) -> None:
         self.benchmark, self.tell = benchmark, tell
-        self.pictures: dict[tuple[str, str | None], np.ndarray] = {}
+        self.pictures: dict[str, tuple[int, np.ndarray]] = {}
 
     def clean(self) -> None:
-        known = {record.defence for record in self.benchmark.records if record.attack == CLEAN}
-        if not known >= {NO_DEFENCE, *self.benchmark.defences}:
-            self.benchmark.clean()
+        self.benchmark.clean()
         self._say(CLEAN, CLEAN)
 
-    def static(self, name: str, attack: Any, threat_model: str = "static") -> None:
-        if not self.benchmark.done(name, attack, threat_model=threat_model):
-            self.pictures.setdefault((name, None), self.benchmark.static(name, attack, threat_model))
+    def static(
+        self, name: str, attack: Any, threat_model: str = "static", extra: Mapping[str, Any] | None = None
+    ) -> None:
+        if not self.benchmark.done(name, attack, threat_model=threat_model, extra=extra):
+            images = self.benchmark.static(name, attack, threat_model, extra=extra)
+            in_turn(self.pictures, name, images)
         self._say(name, threat_model)
 
     def through(self, name: str, defence: str, attack: Any, threat_model: str = "adaptive") -> None:
         if not self.benchmark.done(name, attack, threat_model=threat_model, defence=defence):
             run = self.benchmark.query if threat_model == "query" else self.benchmark.adaptive
-            self.pictures.setdefault((name, defence), run(name, defence, attack))
+            images = run(name, defence, attack)
+            if defence == next(iter(self.benchmark.defences)):  # the one whose pictures are shown
+                in_turn(self.pictures, name, images)
         self._say(name, threat_model)
 
     def _say(self, name: str, threat_model: str) -> None:
-        found = [r for r in self.benchmark.records if r.attack == name and r.threat_model == threat_model]
-        last = {record.defence: record for record in found}
-        said = ", ".join(f"{r.defence} {r.correct}/{r.n}" for r in last.values())
-        eps = next((r.eps for r in reversed(found) if r.eps is not None), None)
-        budget = "" if eps is None else f" at {format_eps(eps)}"
-        self.tell(f"{attack_name(name)}{budget}: {said}")
+        self.tell(progress_line(self.benchmark.records, name, threat_model))
 
 
 def _attack_defence(
@@ -238,14 +246,14 @@ def _attack_defence(
     defended = attacks["PGD"].estimator
     longer = 3 * BUDGETS[preset]["PGD"]["max_iter"]
     runs.through("adaptive PGD", name, adaptive_pgd(defended, eps, max_iter=longer, **options))
-    for budget in [*other_eps, _UNBOUNDED]:
+    for budget in [*other_eps, UNBOUNDED]:
         runs.through("adaptive PGD", name, adaptive_pgd(defended, budget, **options))
 
 
 def _controls(seed: int) -> dict[str, Any]:
     from art_versatile.baselines import Identity, PixelDeflection, RandomResizing
 
-    made = (Identity(), RandomResizing(seed=seed), PixelDeflection.code(seed=seed))
+    made = (Identity(), RandomResizing(output_size="input", seed=seed), PixelDeflection.code(seed=seed))
     return dict(zip(CONTROLS, made, strict=True))
 
 
@@ -275,18 +283,16 @@ def _write_page(
     benchmark: Benchmark,
     names: Sequence[str] | None,
     class_names: Sequence[str] | None,
-    pictures: Mapping[tuple[str, str | None], np.ndarray],
+    pictures: Mapping[str, tuple[int, np.ndarray]],
     started: float,
 ) -> None:
-    from art_versatile.experiments.panels import make_panels
     from art_versatile.reports.html import write_report
 
     first = next(iter(benchmark.defences))
-    attacked = {name: images for (name, defence), images in pictures.items() if defence in (None, first)}
     write_report(
         folder / "report.html",
         records,
-        make_panels(benchmark, first, attacked, names=names, class_names=class_names),
+        make_panels(benchmark, first, pictures, names=names, class_names=class_names),
         title=f"{' and '.join(benchmark.defences)}, attacked",
         summary=" ".join(verdicts),
         settings={"Time of this run": f"{time.perf_counter() - started:.0f} s"},

@@ -13,7 +13,7 @@ import numpy as np
 from art_versatile._files import atomic_path
 from art_versatile.evaluation.records import NO_DEFENCE, EvaluationRecord
 from art_versatile.reports.html import Panel
-from art_versatile.reports.tables import attack_name
+from art_versatile.reports.tables import attack_name, measured_on
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +53,7 @@ def distance_figure(records: Iterable[EvaluationRecord], defence: str, path: str
         axes.set_ylabel(unit)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
+    figure.suptitle(measured_on([record for pair in pairs.values() for record in pair]), fontsize=9)
     return _saved(figure, path)
 
 
@@ -83,6 +84,7 @@ def strength_figure(records: Iterable[EvaluationRecord], defence: str, path: str
         axes.set(title=attack_name(attack), xlabel="iterations", ylim=(0, 100))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    figure.suptitle(measured_on(own), fontsize=9)
     figure.axes[0].set_ylabel(f"accuracy behind {defence}, % (95% interval)")
     return _saved(figure, path)
 
@@ -109,7 +111,9 @@ def gallery_figure(panels: Sequence[Panel], path: str | os.PathLike[str]) -> Pat
         for axes, (title, image, prediction) in zip(grid[:, column], shots, strict=True):
             right = prediction.label == panel.true_label if prediction.correct is None else prediction.correct
             axes.imshow(np.clip(image, 0, 1))
-            axes.set_title(title, fontsize=9)
+            axes.set_title(
+                f"true class: {panel.true_label}" if title == "clean" else title, fontsize=8, parse_math=False
+            )
             axes.set_xlabel(prediction.label, fontsize=8, color="#0b5d57" if right else "#a5301d", parse_math=False)
             axes.set_xticks([])
             axes.set_yticks([])

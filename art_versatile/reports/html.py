@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import math
 import os
@@ -16,7 +17,7 @@ import numpy as np
 
 from art_versatile._checks import check_images
 from art_versatile._files import write_text_atomically
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, Check, EvaluationRecord
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
 from art_versatile.reports.tables import (
     AVERAGES,
     PAPER_TABLE_2,
@@ -73,7 +74,6 @@ _THREAT_MODELS = {
 }
 
 _THROUGH = ("query", "adaptive")
-_UNBOUNDED = 0.5  # a check of the attack, not a budget that anyone defends
 # Half the full contrast: the pattern shows better than in black and white. The 0.01 lets 8/255 have x8 (0.251).
 _CONTRAST = 0.26
 _FACTORS = (128, 64, 32, 16, 8, 4, 2, 1)
@@ -281,19 +281,20 @@ def _count(number: int, name: str) -> str:
 
 def _summary(table: AccuracyTable, shown: int | None) -> str:
     first = table.records[0]
-    attacked = None if shown is None else table.average(shown, "attacks")
-    if shown is None or attacked is None:
+    figure = None if shown is None else _figure(table, shown)
+    if shown is None or figure is None:
         return f"{first.classifier} on {first.dataset}, in {_count(len(table.records), 'measurement')}."
-    count, bare, defence = len(_attacked(table, shown)), _undefended(table, shown), table.columns[shown].defence
-    before = None if bare is None else table.average(bare, "attacks")
+    bare, defence = _undefended(table, shown), table.columns[shown].defence
+    before = None if bare is None else _figure(table, bare)
+    (attacked, words), behind = figure, f"{first.classifier} behind {defence}"
     if before is None:
-        text = f"Under attack, {first.classifier} behind {defence} gets {format_percent(attacked)}% of the images right"
+        text = f"Under attack, {behind} gets {format_percent(attacked)}% of the images right"
     else:
         text = (
-            f"Under attack, {first.classifier} gets {format_percent(before)}% of the images right; "
+            f"Under attack, {first.classifier} gets {format_percent(before[0])}% of the images right; "
             f"with {defence} in front of it, {format_percent(attacked)}%"
         )
-    text += f" (mean over {_count(count, 'attack')})." if count > 1 else "."
+    text += f" ({words})." if words else "."
     clean = _clean_record(table, shown)
     bare_clean = None if bare is None else _clean_record(table, bare)
     if clean is not None and bare_clean is not None:
@@ -307,6 +308,20 @@ def _summary(table: AccuracyTable, shown: int | None) -> str:
     return text
 
 
+def _figure(table: AccuracyTable, column: int) -> tuple[float, str] | None:
+    """The one figure of a column's attacks, and what it is: their mean, or where there is none the least."""
+    attacked = [record for _, record in _attacked(table, column)]
+    if not attacked:
+        return None
+    mean = table.average(column, "attacks")
+    count = _count(len(attacked), "attack")
+    if len(attacked) == 1:
+        return attacked[0].accuracy, ""
+    if mean is not None:
+        return mean, f"mean over {count}"
+    return min(record.accuracy for record in attacked), f"the strongest of {count}"
+
+
 def _worst_adaptive(table: AccuracyTable, shown: int) -> tuple[str, EvaluationRecord] | None:
     """The worst adaptive figure of the shown column's defence at a budget of interest, unless that column is it."""
     columns = table.columns
@@ -317,7 +332,7 @@ def _worst_adaptive(table: AccuracyTable, shown: int) -> tuple[str, EvaluationRe
         for i, column in enumerate(columns)
         if column.threat_model == "adaptive" and column.defence == columns[shown].defence
         for item in _attacked(table, i)
-        if (item[1].eps or 0) < _UNBOUNDED
+        if item[1].norm != "inf" or (item[1].eps or 0) < UNBOUNDED
     ]
     return min(labels, key=lambda item: item[1].accuracy) if labels else None
 
@@ -337,11 +352,11 @@ def _tiles(table: AccuracyTable, shown: int | None) -> list[dict[str, Any]]:
     if shown is None:
         return []
     attacked, bare, clean = _attacked(table, shown), _undefended(table, shown), _clean_record(table, shown)
-    mean = f"mean over {_count(len(attacked), 'attack')}"
     tiles: list[tuple[str, float | None, str, str]] = []
-    if bare is not None:
-        tiles.append(("Attacked, no defence", table.average(bare, "attacks"), mean, "before"))
-    tiles.append(("Attacked, defended", table.average(shown, "attacks"), mean, ""))
+    for label, column, kind in (("Attacked, no defence", bare, "before"), ("Attacked, defended", shown, "")):
+        figure = None if column is None else _figure(table, column)
+        if figure is not None:
+            tiles.append((label, figure[0], figure[1] or "one attack", kind))
     if len(attacked) > 1:
         label, worst = min(attacked, key=lambda item: item[1].accuracy)
         tiles.append(("Worst attack, defended", worst.accuracy, label, ""))
@@ -385,12 +400,19 @@ def _table_context(table: AccuracyTable) -> dict[str, Any]:
         if any(worst is not None for worst in shown)
     ]
     averages += [
-        {"label": AVERAGES[kind], "cells": [_share_cell(table.average(i, kind)) for i in chosen]}
+        {"label": AVERAGES[kind], "cells": [_share_cell(share) for share in shares]}
         for kind in table.averages
+        for shares in [[table.average(i, kind) for i in chosen]]
+        if any(share is not None for share in shares)
     ]
     shown_columns = [table.columns[i] for i in chosen]
     columns = [{"label": column.label, "bare": column.defence == NO_DEFENCE} for column in shown_columns]
-    return {"columns": columns, "rows": lines, "averages": averages, "note": table.note, "title": table.title}
+    shown = dataclasses.replace(
+        table,
+        columns=tuple(shown_columns),
+        cells=tuple(tuple(every[i] for i in chosen) for every in table.cells),
+    )
+    return {"columns": columns, "rows": lines, "averages": averages, "note": shown.note, "title": shown.title}
 
 
 def _cell(record: EvaluationRecord | None) -> dict[str, Any] | None:
@@ -451,7 +473,7 @@ def _threat_model(table: AccuracyTable, text: str | None) -> list[dict[str, str]
 
 def _adaptive(table: AccuracyTable) -> dict[str, Any] | None:
     places = [i for i, column in enumerate(table.columns) if column.threat_model in _THROUGH]
-    if not any(table.columns[i].threat_model == "adaptive" for i in places):
+    if not places:
         return None
     lines = []
     for place in places:
@@ -466,21 +488,21 @@ def _adaptive(table: AccuracyTable) -> dict[str, Any] | None:
                     "cell": _cell(record),
                 }
             )
-        for eps in sorted({record.eps for _, record in _attacked(table, place) if record.eps is not None}):
-            worst = table.worst(place, eps)
+        for label, norm, eps in table.budgets:
+            worst = table.worst(place, norm, eps)
             if worst is not None:
                 lines.append(
                     {
                         "defence": table.columns[place].defence,
                         "attack": "Worst case per image",
-                        "budget": format_eps(eps),
+                        "budget": label,
                         "clean": "",
                         "cell": {"value": format_percent(worst.accuracy), "interval": f"{worst.correct} of {worst.n}"},
                     }
                 )
     faced = {table.columns[i].defence for i in places if table.columns[i].threat_model == "adaptive"}
     spared = dict.fromkeys(c.defence for c in table.columns if c.defence not in faced and c.defence != NO_DEFENCE)
-    return {"rows": lines, "spared": list(spared)}
+    return {"rows": lines, "spared": list(spared), "faced": bool(faced)}
 
 
 def _checks(checks: Sequence[Check]) -> list[dict[str, Any]]:

@@ -12,8 +12,10 @@ from art_versatile.reports.tables import (
     PAPER_TABLE_2,
     PaperTable,
     attack_name,
+    format_interval,
     format_percent,
     markdown_table,
+    measured_on,
 )
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def table_1(records: Iterable[EvaluationRecord]) -> TextTable:
     return _filled(PAPER_TABLE_1, cells, found.values(), "Purifiers trained on one attack")
 
 
-def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str]) -> TextTable:
+def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str], remarks: str = "") -> TextTable:
     """
     The comparison of defences, in the layout of the paper's Table 2.
 
@@ -109,6 +111,7 @@ def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str]) -> 
 
     :param records: Static records.
     :param columns: The paper's column -> name of the defence in the records; what is missing is a dash.
+    :param remarks: How the defences differ from the paper's, for the note.
     :return: Each cell "measured (printed)".
     """
     found = _static(records)
@@ -121,7 +124,7 @@ def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str]) -> 
             else:
                 line.append(_accuracy(found, attack, NO_DEFENCE if column == "No defence" else columns.get(column)))
         cells[attack] = line
-    return _filled(PAPER_TABLE_2, cells, found.values(), "Comparison of defences")
+    return _filled(PAPER_TABLE_2, cells, found.values(), "Comparison of defences", f" {remarks}" if remarks else "")
 
 
 def strength_table(records: Iterable[EvaluationRecord], defence: str) -> TextTable:
@@ -132,8 +135,10 @@ def strength_table(records: Iterable[EvaluationRecord], defence: str) -> TextTab
     :param defence: Name of the defence.
     """
     own = [r for r in records if r.defence in (NO_DEFENCE, defence) and r.threat_model == "static" and r.eps]
-    keys = sorted({(r.attack, r.eps or 0.0, r.attack_parameters.get("max_iter")) for r in own}, key=str)
-    keys = sorted(keys, key=lambda key: (key[0], key[1], int(key[2] or 0)))
+    keys = sorted(
+        {(r.attack, r.eps or 0.0, r.attack_parameters.get("max_iter")) for r in own},
+        key=lambda key: (key[0], key[1], int(key[2] or 0)),
+    )
     rows = []
     for attack, eps, steps in keys:
         line = [attack, f"{eps * 255:.3g}/255", str(steps)]
@@ -146,10 +151,10 @@ def strength_table(records: Iterable[EvaluationRecord], defence: str) -> TextTab
             line.append(_with_interval(cell[0]) if cell else "–")
         rows.append(tuple(line))
     return TextTable(
-        f"Accuracy in % by attack strength{_of(own)}",
+        "Accuracy in % by attack strength",
         ("Attack", "eps", "iterations", "No defence", defence),
         tuple(rows),
-        "Static; 95% interval in brackets. The paper's Figure 4.",
+        f"{_measured(own)}; 95% interval in brackets. The paper's Figure 4.",
     )
 
 
@@ -171,10 +176,11 @@ def storage_table(records: Iterable[EvaluationRecord], defence: str) -> TextTabl
                 line.append(_with_interval(cell[0]) if cell else "–")
         rows.append(tuple(line))
     return TextTable(
-        f"Floats against PNG files: accuracy in %{_of(own)}",
+        "Floats against PNG files: accuracy in %",
         ("Attack", "No defence, floats", "No defence, PNG", f"{defence}, floats", f"{defence}, PNG"),
         tuple(rows),
-        "Static; the same attacked images, as floats and rounded to 8 bits; 95% interval in brackets (paper, 3.4.1).",
+        f"{_measured(stored)}. The same attacked images, as floats and rounded to 8 bits; 95% interval in brackets "
+        "(paper, 3.4.1).",
     )
 
 
@@ -203,7 +209,11 @@ def _specific(found: Found, attack: str) -> float | None:
 
 
 def _filled(
-    table: PaperTable, cells: Mapping[str, Sequence[float | None]], records: Iterable[EvaluationRecord], title: str
+    table: PaperTable,
+    cells: Mapping[str, Sequence[float | None]],
+    records: Iterable[EvaluationRecord],
+    title: str,
+    remarks: str = "",
 ) -> TextTable:
     rows = []
     for attack, line in cells.items():
@@ -211,29 +221,29 @@ def _filled(
         shown = [f"{format_percent(value)} ({p:g})" for value, p in zip(line, printed, strict=True)]
         rows.append((attack_name(attack), *shown))
     for kind, label in AVERAGES.items():
-        averages = []
+        averages: list[str] = []
         for column in range(len(table.columns)):
             values = [line[column] for attack, line in cells.items() if kind == "all" or attack != "Clean"]
             known = [value for value in values if value is not None]
             mean = sum(known) / len(values) if len(known) == len(values) else None
             averages.append(f"{format_percent(mean)} ({table.average(column, kind):.2f})")
         rows.append((label, *averages))
-    records = list(records)
+    used = [record for record in records if record.attack == CLEAN or record.attack in cells]
+    half = max((high - low for low, high in (record.interval for record in used)), default=0) / 2
+    random = {len(record.evaluations) for record in used if record.evaluations}
+    means = f" Random defences: mean of {'/'.join(map(str, sorted(random)))} evaluations." if random else ""
     return TextTable(
-        f"{title}: accuracy in %{_of(records)}",
+        f"{title}: accuracy in %",
         ("Attack", *table.columns),
         tuple(rows),
-        f"Measured, and in brackets what the paper has ({table.setting}) Averages of the paper are recomputed.",
+        f"Measured: {_measured(used)}; 95% intervals of up to ±{100 * half:.0f} points.{means}{remarks} In brackets "
+        f"the paper: {table.setting} Its averages are recomputed.",
     )
 
 
-def _of(records: Sequence[EvaluationRecord]) -> str:
-    if not records:
-        return ""
-    counts = "/".join(str(n) for n in dict.fromkeys(record.n for record in records))
-    return f" ({records[0].classifier}, {records[0].dataset}, n = {counts})"
+def _measured(records: Sequence[EvaluationRecord]) -> str:
+    return measured_on(records) if records else "nothing was measured"
 
 
 def _with_interval(record: EvaluationRecord) -> str:
-    low, high = (100 * bound for bound in record.interval)
-    return f"{format_percent(record.accuracy)} ({low:.0f}–{high:.0f})"
+    return f"{format_percent(record.accuracy)} ({format_interval(record)})"

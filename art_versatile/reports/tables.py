@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from art_versatile._checks import check_choice
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, THREAT_MODELS, EvaluationRecord
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, THREAT_MODELS, UNBOUNDED, EvaluationRecord
 
 if TYPE_CHECKING:
     import rich.table
@@ -31,6 +31,7 @@ __all__ = [
     "format_spread",
     "format_value",
     "markdown_table",
+    "measured_on",
 ]
 
 #: Over every row, clean included, as the paper prints it; over the attacks alone.
@@ -199,12 +200,18 @@ class AccuracyTable:
         """
         Unweighted mean of a column's accuracies over the rows of its threat model.
 
+        There is none of attacks through a defence, where the strongest counts, nor over several budgets.
+
         :param column: Index of the column.
         :param kind: ``"all"`` (clean included, as the paper prints) or ``"attacks"``.
         :return: 0 to 1, or None if the column lacks a row that another column of the same threat model has.
         :raises ValueError: If the kind is unknown.
         """
         check_choice("kind", kind, list(AVERAGES))
+        model = self.columns[column].threat_model
+        own = [line[i] for line in self.cells for i, c in enumerate(self.columns) if c.threat_model == model]
+        if model in ("query", "adaptive") or len({r.eps for r in own if r is not None and r.eps is not None}) > 1:
+            return None
         same = [i for i, other in enumerate(self.columns) if other.threat_model == self.columns[column].threat_model]
         values = []
         for row, cells in zip(self.rows, self.cells, strict=True):
@@ -216,33 +223,46 @@ class AccuracyTable:
             values.append(record.accuracy)
         return sum(values) / len(values) if values else None
 
-    def worst(self, column: int, eps: float) -> WorstCase | None:
+    def worst(self, column: int, norm: str | None, eps: float) -> WorstCase | None:
         """
-        The worst case per image: how many images are right under every attack of one budget, in every evaluation.
+        The worst case per image: how many images are right as they are and under every attack within a budget, in every
+        evaluation.
 
         :param column: Index of the column.
-        :param eps: The budget; attacks without one, as C&W, are not of its threat set and are left out.
-        :return: None if there are fewer than two such attacks, or a record does not say what was right.
+        :param norm: Norm of the budget.
+        :param eps: The budget. Attacks in the same norm with this or a smaller one count; those without one, as C&W,
+            are not of its threat set.
+        :return: None if there are fewer than two such attacks, none of them at this very budget, or a record does not
+            say what was right.
         """
         cells = [line[column] for line in self.cells]
-        bounded = [record for record in cells if record is not None and record.eps == eps]
-        rights = [record.right for record in bounded if record.right is not None]
-        if len(bounded) < 2 or len(rights) < len(bounded) or len({len(right) for right in rights}) > 1:
+        bounded = [r for r in cells if r is not None and r.norm == norm and r.eps is not None and r.eps <= eps]
+        if len(bounded) < 2 or all(record.eps != eps for record in bounded):
             return None
-        return WorstCase(sum(set(image) == {"1"} for image in zip(*rights, strict=True)), len(rights[0]))
+        clean = [r for row, r in zip(self.rows, cells, strict=True) if row.is_clean and r is not None]
+        rights = [record.right for record in [*clean, *bounded]]
+        known = [right for right in rights if right is not None]
+        if len(known) < len(rights) or len({len(right) for right in known}) > 1:
+            return None
+        return WorstCase(sum(set(image) == {"1"} for image in zip(*known, strict=True)), len(known[0]))
+
+    @property
+    def budgets(self) -> list[tuple[str, str | None, float]]:
+        """Label, norm and eps of every budget, the smallest first; half the pixel range in L-infinity is none."""
+        bounded = [r for r in self.records if r.eps is not None and (r.norm != "inf" or r.eps < UNBOUNDED)]
+        found = {(r.norm, r.eps or 0.0) for r in bounded}
+        several = len({norm for norm, _ in found}) > 1
+        ordered = sorted(found, key=lambda budget: (budget[0] or "", budget[1]))
+        return [(f"L{norm} {format_eps(eps)}" if several else format_eps(eps), norm, eps) for norm, eps in ordered]
 
     @property
     def worst_rows(self) -> list[tuple[str, list[WorstCase | None]]]:
         """Label and cells of the rows of worst cases: one for each budget with at least two attacks."""
-        budgets: dict[float, str | None] = {}
-        for record in self.records:
-            if record.eps is not None:
-                budgets.setdefault(record.eps, record.norm)
         rows = []
-        for eps in sorted(budgets):
-            cells = [self.worst(column, eps) for column in range(len(self.columns))]
+        for label, norm, eps in self.budgets:
+            cells = [self.worst(column, norm, eps) for column in range(len(self.columns))]
             if any(cell is not None for cell in cells):
-                rows.append((f"Worst case per image, eps {format_eps(eps)}", cells))
+                rows.append((f"Worst case per image, eps {label}", cells))
         return rows
 
     @property
@@ -300,10 +320,9 @@ class AccuracyTable:
                 line += [_ABSENT if worst is None else format_percent(worst.accuracy), "", ""]
             body.append([*line, ""])
         for kind in self.averages:
-            line = [AVERAGES[kind]]
-            for index in range(len(self.columns)):
-                line += [format_percent(self.average(index, kind)), "", ""]
-            body.append([*line, ""])
+            shares = [self.average(index, kind) for index in range(len(self.columns))]
+            if any(share is not None for share in shares):
+                body.append([AVERAGES[kind], *(text for s in shares for text in (format_percent(s), "", "")), ""])
         return header, body
 
     def to_markdown(self) -> str:
@@ -485,6 +504,23 @@ def _markdown(text: str) -> str:
     for character in "\\|*_<`[":
         text = text.replace(character, "\\" + character)
     return text.replace("\n", "<br>")
+
+
+def measured_on(records: Iterable[EvaluationRecord]) -> str:
+    """
+    What records were measured on and how, in one line.
+
+    :param records: At least one.
+    :return: Classifier, data set, n, preset, iterations, budgets and threat models.
+    """
+    records = list(records)
+    attacked = [record for record in records if record.attack != CLEAN]
+    parts = [*_unique(r.classifier for r in records), *_unique(r.dataset for r in records)]
+    parts.append(f"n = {_join_counts(records)}")
+    parts += [f"{preset} preset" for preset in _unique(r.preset for r in attacked if r.preset)]
+    budgets = sorted({r.eps for r in attacked if r.eps is not None})
+    parts += [f"eps {', '.join(map(format_eps, budgets))}"] if budgets else []
+    return " · ".join([*parts, *_unique(r.threat_model for r in attacked)])
 
 
 def markdown_table(title: str, header: Sequence[str], body: Iterable[Sequence[str]], note: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from art_versatile.attacks.adaptive import (
 from art_versatile.attacks.compiled import CompiledTensorFlowV2Classifier
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.baselines import Identity, PixelDeflection, RandomResizing
+from art_versatile.classifiers import wrap
 
 EPS = 0.1
 
@@ -124,6 +127,24 @@ class TestBackwardPassIdentity:
             answer = BackwardPassIdentity(Network()).forward(x)[0]
         np.testing.assert_array_equal(tape.gradient(answer, x), np.ones(x.shape))
 
+    @pytest.mark.parametrize("gradient", ["exact", "bpda"])
+    def test_draws_of_a_generator_of_numpy_are_not_frozen(self, any_size_classifier, tiny_images, one_hot, gradient):
+        """Inside a trace they would be constants, and EOT the mean of equal terms."""
+
+        class Noise(Identity):
+            def __init__(self):
+                super().__init__()
+                self._rng = np.random.default_rng(0)
+
+            def _defend(self, images):
+                return images + self._rng.normal(0, 0.3, images.shape[1:]).astype(np.float32)
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*runs on ART's eager path.*")
+            attacked = through(any_size_classifier, Noise(), gradient=gradient)
+            first, second = (attacked.loss_gradient(tiny_images.copy(), one_hot) for _ in range(2))
+        assert not np.array_equal(first, second)
+
     def test_what_is_no_defence(self):
         with pytest.raises(TypeError, match=r"Expected an ART preprocessor\. Received int\."):
             BackwardPassIdentity(1)
@@ -174,6 +195,12 @@ class TestThrough:
             with pytest.raises(ValueError, match=r"the classifier's channels_first\. Received True"):
                 build(tiny_classifier, Identity(channels_first=True))
         check_pixels(tiny_classifier, JpegCompression((0, 1)))
+
+    def test_a_defence_that_is_not_applied(self, tiny_classifier):
+        """ART would pass it by, and the attack be one on the undefended classifier."""
+        defence = Identity(apply_predict=False)
+        with pytest.raises(ValueError, match=r"Expected a defence with apply_predict=True\. Received Identity without"):
+            defend(tiny_classifier, defence)
 
     def test_one_range(self):
         assert one_range((np.zeros(3), np.full(3, 255))) == (0.0, 255.0)
@@ -236,18 +263,25 @@ class TestAdaptiveAttacks:
         attacks = adaptive_attacks(
             any_size_classifier, defence, EPS, preset="full", max_iter=7, eot_samples=5, bpda=False, seed=1
         )
-        assert "PGD, BPDA" not in attacks
-        assert attacks["PGD"].max_iter == attacks["APGD-CE"].max_iter == 7
+        assert list(attacks) == ["FGSM", "PGD"]  # of random defences ART's APGD keeps what one draw favours
+        assert attacks["PGD"].max_iter == 7
         assert attacks["PGD"].num_random_init == 5
         for attack in attacks.values():
             assert {classifier.eot_samples for classifier in attacked_classifiers(attack)} == {5}
 
-    def test_keras_classifiers_have_no_apgd(self, tiny_classifier, tiny_images):
+    def test_of_a_keras_classifier_and_of_probabilities(self, tiny_classifier, tiny_images, tiny_labels, one_hot):
+        """APGD-DLR takes logits, which these are not."""
         model = keras.Sequential([tiny_classifier.model, keras.layers.Softmax()])
         model.compile(loss="categorical_crossentropy")
-        classifier = KerasClassifier(model, clip_values=(0, 1))
-        attacks = adaptive_attacks(classifier, Identity(), EPS)
-        assert list(attacks) == ["FGSM", "PGD", "PGD, BPDA"]
+        attacks = adaptive_attacks(KerasClassifier(model, clip_values=(0, 1)), Identity(), EPS)
+        assert list(attacks) == ["FGSM", "PGD", "PGD, BPDA", "APGD-CE"]
+        x_adv = attacks["APGD-CE"].generate(tiny_images.copy(), y=one_hot)
+        assert (tiny_classifier.predict(x_adv).argmax(1) == tiny_labels).mean() <= 0.25
+
+    def test_two_classes(self):
+        image = keras.Input((32, 32, 3))
+        model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)))
+        assert list(adaptive_attacks(wrap(model, 32, 2), Identity(), EPS)) == ["FGSM", "PGD", "PGD, BPDA", "APGD-CE"]
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import types
@@ -17,9 +18,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from art_versatile._version import __version__
 from art_versatile.attacks import attack_parameters, isolated_seed, paper_attacks
 from art_versatile.attacks.adaptive import defend, through
-from art_versatile.baselines import RandomResizing
+from art_versatile.baselines import Identity, RandomResizing
 from art_versatile.evaluation.benchmark import PACKAGES, Benchmark, versions
-from art_versatile.evaluation.records import load_records, save_records
+from art_versatile.evaluation.records import load_records, record_key, save_records
 
 
 class Scale(Preprocessor):
@@ -266,11 +267,40 @@ class TestAdaptive:
         other = self.through(benchmark, "identity")
         for attack in (fgsm, other):
             with pytest.raises(
-                ValueError, match=r"Expected an attack built on the classifier behind 'grey'\. Received"
+                ValueError, match=r"Expected an attack built on the classifier behind 'grey' alone\. Received"
             ):
                 benchmark.adaptive("FGSM", "grey", attack)
         with pytest.raises(ValueError, match="Expected a static attack to be built on the undefended classifier"):
             benchmark.static("FGSM", other)
+
+    def test_behind_the_same_defence_another_classifier(self, make, tiny_classifier):
+        benchmark = make()
+        model = keras.models.clone_model(tiny_classifier.model)
+        other = TestOtherClassifiers.wrap(model, input_shape=(32, 32, 3), clip_values=(0, 1))
+        attack = FastGradientMethod(defend(other, benchmark.defences["grey"]))
+        with pytest.raises(ValueError, match="Received one on another, equally defended"):
+            benchmark.adaptive("FGSM", "grey", attack)
+
+    def test_through_more_than_the_defence(self, make, tiny_classifier):
+        benchmark = make(defences={"identity": Identity(), "other": Identity()})
+        twice = defend(defend(tiny_classifier, benchmark.defences["identity"]), benchmark.defences["other"])
+        with pytest.raises(ValueError, match=r"built on the classifier behind 'identity' alone"):
+            benchmark.adaptive("FGSM", "identity", FastGradientMethod(twice))
+
+    def test_a_defence_that_leaves_the_range(self, make):
+        class Beyond(Scale):
+            def __call__(self, x, y=None):
+                return x + 1, y
+
+        with pytest.raises(ValueError, match="Expected what 'beyond' makes of images inside clip_values"):
+            make(defences={"beyond": Beyond()}).clean()
+
+    def test_a_budget_a_pixel(self, make, tiny_classifier):
+        eps = np.full((1, 1, 1, 1), 0.1)
+        attack = FastGradientMethod(tiny_classifier, eps=eps, eps_step=eps)
+        benchmark = make()
+        benchmark.static("FGSM", attack)
+        assert benchmark.records[0].eps is None
 
     def test_a_static_attack_on_another_classifier(self, make, tiny_classifier):
         model = keras.models.clone_model(tiny_classifier.model)
@@ -314,7 +344,7 @@ class TestRandomDefences:
         none, noise, grey = benchmark.records
         assert none.evaluations == grey.evaluations == ()
         assert len(noise.evaluations) == 4
-        with isolated_seed(3):
+        with isolated_seed(np.random.SeedSequence([3, 1])):
             answers = [tiny_classifier.predict(self.Noise()(tiny_images)[0]).argmax(1) == tiny_labels for _ in range(4)]
         assert noise.evaluations == tuple(answer.sum() for answer in answers)
         assert noise.right == "".join("01"[int(r)] for r in np.all(answers, axis=0))
@@ -349,11 +379,14 @@ class TestFile:
         benchmark.static("FGSM", fgsm)
         assert load_records(path) == benchmark.records
         again = make(file=path)
+        assert again.records == []
         assert again.done("FGSM", fgsm)
-        assert again.records == benchmark.records
+        again.clean()
+        assert sorted(again.records, key=record_key) == sorted(benchmark.records, key=record_key)
         assert not again.done("FGSM", FastGradientMethod(again.classifier, eps=4 / 255))
         assert not again.done("PGD", fgsm)
         assert not make(file=path, seed=1).done("FGSM", fgsm)
+        assert not make(file=path, x=again.x[::-1]).done("FGSM", fgsm)  # other images of the same name
         again.static("FGSM", fgsm)  # the cell is filled once
         assert len(load_records(path)) == len(benchmark.records)
 
@@ -361,9 +394,9 @@ class TestFile:
         benchmark = make()
         x_adv = benchmark.static("FGSM", fgsm)
         rounded = (np.round(x_adv * 7) / 7).astype(np.float32)
-        assert not benchmark.done("FGSM, rounded", fgsm, storage="3 bits")
+        assert not benchmark.done("FGSM, rounded", fgsm, extra={"storage": "3 bits"})
         benchmark.stored("FGSM, rounded", fgsm, rounded, "3 bits")
-        assert benchmark.done("FGSM, rounded", fgsm, storage="3 bits")
+        assert benchmark.done("FGSM, rounded", fgsm, extra={"storage": "3 bits"})
         floats, none = benchmark.records[0], benchmark.records[3]
         assert none.attack_parameters == {**floats.attack_parameters, "storage": "3 bits"}
         assert none.correct == correct(tiny_classifier, rounded, tiny_labels)
@@ -371,13 +404,41 @@ class TestFile:
         with pytest.raises(ValueError, match=r"Expected x_adv of the shape of x, \(8, 32, 32, 3\)"):
             benchmark.stored("FGSM, rounded", fgsm, rounded[:7], "3 bits")
 
-    def test_records_of_something_else(self, make, tmp_path):
+    def test_records_of_other_runs_are_kept_and_not_mixed_in(self, make, fgsm, tmp_path):
         path = tmp_path / "records.json"
-        make(file=path).clean()
-        with pytest.raises(ValueError, match=r"to hold records of 'others'\. Received \['patches'\]"):
-            make(file=path, dataset="others")
-        with pytest.raises(ValueError, match=r"to hold records of 'other'\. Received \['tiny'\]"):
-            make(file=path, classifier_name="other")
+        first = make(file=path)
+        first.clean()
+        other = make(file=path, dataset="others", defences={"grey": Scale(0.5)})
+        other.clean()
+        other.static("FGSM", fgsm)
+        assert {record.dataset for record in other.records} == {"others"}
+        assert load_records(path) == [*first.records, *other.records]
+
+    def test_only_missing_clean_cells_are_measured(self, make, tmp_path):
+        path = tmp_path / "records.json"
+        make(file=path, defences={"grey": Scale(0.25)}).clean()
+        benchmark = make(file=path)
+        measured = []
+        shown = benchmark._shown
+        benchmark._shown = lambda defence, x: measured.append(defence) or shown(defence, x)
+        benchmark.clean()
+        assert measured == ["identity"]
+        assert {record.defence for record in benchmark.records} == {"none", "identity", "grey"}
+
+    def test_what_else_a_record_says(self, make, fgsm):
+        benchmark = make()
+        benchmark.static("FGSM", fgsm, "transfer", extra={"surrogate": "a"})
+        assert benchmark.records[0].attack_parameters["surrogate"] == "a"
+        assert benchmark.done("FGSM", fgsm, threat_model="transfer", extra={"surrogate": "a"})
+        assert not benchmark.done("FGSM", fgsm, threat_model="transfer", extra={"surrogate": "b"})
+
+    def test_revised(self, make, tmp_path):
+        path = tmp_path / "records.json"
+        benchmark = make(file=path)
+        benchmark.clean()
+        flagged = [dataclasses.replace(record, flags=("seen",)) for record in benchmark.records]
+        benchmark.revise(flagged)
+        assert benchmark.records == load_records(path) == flagged
 
 
 class TestParts:

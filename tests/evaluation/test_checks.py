@@ -97,6 +97,18 @@ def test_attacks_with_other_gradients_are_not_compared() -> None:
     assert outcome([record("PGD", 10), record("PGD", 60, attack_parameters=bpda)])["steps"] is None
 
 
+def test_norms_are_not_compared() -> None:
+    """Half the pixel range in L2 is hardly anything, in L-infinity everything."""
+    other = record("PGD", 60, eps=128, norm="2")
+    assert outcome([*sound(), other]) == dict.fromkeys(CHECKS, True)
+
+
+def test_old_flags_of_checks_go() -> None:
+    old = with_flags(sound()[:4])
+    assert any(item.flags for item in old)
+    assert not any(item.flags for item in with_flags([*old, *sound()[4:]]))
+
+
 def test_flags_stand_beside_the_figures_they_concern() -> None:
     other = record("PGD", 50, "static", defence="other", flags=["own"])
     clean, static = record("clean", 90, "clean"), record("PGD", 80, "static")
@@ -118,6 +130,24 @@ class TestVerdict:
         """Not the one at half the pixel range, which breaks anything."""
         said = verdict(sound(), "purifier")
         assert said == ("purifier: an adaptive attacker (PGD at 8/255) leaves 8.0% (n = 100, 95% interval 4 to 15%).")
+
+    def test_the_worst_evaluation_has_its_own_interval(self) -> None:
+        said = verdict([record("PGD", 50, evaluations=(20, 60, 70))], "purifier")
+        assert "leaves 20.0% in the worst of 3 evaluations (n = 100, 95% interval 13 to 29%)." in said
+
+    def test_nothing_left_needs_no_caveat(self) -> None:
+        """A masked gradient that BPDA gets round fails a check, and the figure is 0 all the same."""
+        bpda = {"class": CLASSES["PGD"], "gradient": "identity (BPDA)", "max_iter": 10}
+        said = verdict([record("FGSM", 0), record("PGD", 90), record("PGD", 0, attack_parameters=bpda)], "purifier")
+        assert said.endswith("(n = 100, 95% interval 0 to 4%).")
+
+    def test_what_was_not_run_is_said(self) -> None:
+        said = verdict([record("FGSM", 70)], "purifier")
+        assert "Not run: the checks iterative, white-box, steps, budget, unbounded." in said
+
+    def test_half_the_range_is_a_usual_budget_in_l2(self) -> None:
+        said = verdict([record("PGD", 60), record("PGD", 5, eps=128, norm="2")], "purifier")
+        assert "(PGD at L2 0.502) leaves 5.0%" in said
 
     def test_failed_checks(self) -> None:
         said = verdict([record("PGD", 60), record("FGSM", 50)], "purifier")
@@ -147,6 +177,12 @@ class TestControls:
         assert identity.said == "PGD (static at 8/255) 11.0% in place of 10/100"
         assert broken.passed is False
         assert broken.said == "PGD (adaptive at 8/255) 40.0%"
+
+    def test_an_attack_through_nothing_has_to_be_as_strong(self) -> None:
+        through = record("PGD", 40, defence="identity")
+        identity, _ = control_checks([*self.records(), through], "identity", "broken")
+        assert identity.passed is False
+        assert "PGD (adaptive at 8/255) 40.0%" in identity.said
 
     def test_not_run(self) -> None:
         assert {check.passed for check in control_checks(self.records()[:1], "identity", "broken")} == {None}

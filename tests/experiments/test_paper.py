@@ -58,7 +58,19 @@ def test_called_again_nothing_is_attacked_again(run, monkeypatch):
         raise AssertionError("attacked again")
 
     monkeypatch.setattr("art_versatile.evaluation.benchmark.Benchmark._generate", refuse)
-    assert run(strength_images=0).records == first.records
+    again = run(strength_images=0)
+    assert again.records == first.records
+    assert again.tables == first.tables
+
+
+def test_another_budget_in_the_same_folder(run):
+    """The tables are of this call alone."""
+    run(strength_images=0)
+    found = run(strength_images=0, eps=0.01, specific={"FGSM": WaveletDenoising()})
+    assert {record.eps for record in found.records} == {None, 0.01}
+    assert {r.defence for r in found.records if r.attack == "clean"} >= {"none", "trained on FGSM"}
+    rows = {line[0]: line for line in found.tables[0].rows}
+    assert rows["Clean"][2].startswith(("100.0", "66.7", "33.3", "0.0"))
 
 
 def test_png(tiny_images):
@@ -72,6 +84,7 @@ def test_png(tiny_images):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"eps": 16}, "Expected eps to be a number from"),
         ({"preset": "full"}, "Expected preset to be one of"),
         ({"specific": {"DeepFool": Identity()}}, "Expected specific to be one of"),
         ({"strength_images": -1}, "Expected strength_images to be an integer of at least 0"),

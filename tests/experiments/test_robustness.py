@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import json
-
+import keras
 import numpy as np
 import pytest
 
 from art_versatile.baselines import Identity, RandomResizing, WaveletDenoising
-from art_versatile.evaluation import CHECKS, load_records
+from art_versatile.classifiers import wrap
+from art_versatile.evaluation import CHECKS, load_records, record_key
 from art_versatile.experiments.robustness import CONTROLS, evaluate
 
 
@@ -85,7 +85,7 @@ def test_called_again_nothing_is_attacked_again(run, monkeypatch):
 
     monkeypatch.setattr("art_versatile.evaluation.benchmark.Benchmark._generate", refuse)
     again, _ = run(threats=["static", "query"])
-    assert again.records == first.records
+    assert sorted(again.records, key=record_key) == sorted(first.records, key=record_key)
     assert again.verdicts == ["wavelets: no adaptive attack was run, so nothing is said of robustness."]
 
 
@@ -96,7 +96,6 @@ def test_random_defences_meet_eot(run):
     for record in adaptive:
         assert record.attack_parameters["eot_samples"] == 2
         assert len(record.evaluations) == 3
-        assert record.psnr is None
     deterministic, _ = run({"wavelets": WaveletDenoising()}, threats=["adaptive"], dataset="patches")
     mine = [r for r in deterministic.records if r.defence == "wavelets" and r.threat_model == "adaptive"]
     assert {record.attack_parameters["eot_samples"] for record in mine} == {1}
@@ -105,6 +104,8 @@ def test_random_defences_meet_eot(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"eps": 8}, "Expected eps to be a number from"),
+        ({"other_eps": [0]}, "Expected eps to be a number from"),
         ({"preset": "full"}, r"Expected preset to be one of \['quick', 'paper'\]\. Received 'full'"),
         ({"threats": ["black-box"]}, "Expected threats to be one of"),
         ({"attacks": ["Square"]}, "Expected attacks to be one of"),
@@ -119,10 +120,28 @@ def test_bad_values(run, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_records_are_of_one_evaluation(run, tmp_path):
-    run(threats=[])
-    document = json.loads((tmp_path / "out" / "records.json").read_text())
-    assert len(document["records"]) == 2
-    with pytest.raises(ValueError, match="to hold records of 'others'"):
-        run(threats=[], dataset="others")
-    assert np.all([r["attack"] == "clean" for r in document["records"]])
+def test_other_settings_in_the_same_folder(run, any_size_classifier, tmp_path):
+    """Nothing of one run is taken for another's, and nothing is lost."""
+    one = {"attacks": ["PGD"], "threats": ["static", "transfer"], "surrogate": any_size_classifier}
+    first, _ = run(**one, surrogate_name="a", controls=2)
+    second, _ = run(**one, surrogate_name="b", eps=0.05, seed=1, controls=3)
+    surrogates = {record.attack_parameters.get("surrogate") for record in second.records}
+    assert surrogates == {None, "b"}
+    assert {record.eps for record in second.records} == {None, 0.05}
+    assert {record.seed for record in second.records} == {1}
+    filed = load_records(tmp_path / "out" / "records.json")
+    assert len(filed) == len(first.records) + len(second.records)
+    assert {record.n for record in load_records(tmp_path / "out" / "controls.json")} == {2, 3}
+
+
+def test_other_pixels(run, tmp_path):
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(image)))
+    classifier = wrap(model, 32, 10)
+    classifier.set_params(clip_values=(0, 255))
+    with pytest.raises(ValueError, match=r"Expected a classifier with clip_values=\(0, 1\) and channels last"):
+        evaluate(
+            classifier, {"a": Identity()}, np.zeros((1, 32, 32, 3), np.float32), np.zeros(1, int), tmp_path / "out",
+            dataset="d", classifier_name="c",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()

@@ -53,6 +53,7 @@ def test_distances(tmp_path: Path, drawn: list[Figure]) -> None:
     assert [bar.get_height() for bar in left.patches] == pytest.approx([8, 0, 10, 4])
     assert [bar.get_height() for bar in right.patches] == pytest.approx([30, 0, 27.5, 29])
     assert [label.get_text() for label in left.get_xticklabels()] == ["FGSM", "ART AutoAttack"]
+    assert drawn[0].get_suptitle() == "c · d · n = 20 · eps 8/255 · static"
     assert "inf" in [text.get_text() for text in right.texts]
 
 
@@ -89,9 +90,8 @@ def test_gallery(tmp_path: Path, drawn: list[Figure]) -> None:
         for attack in ("FGSM", "AutoAttack")
     ]
     assert is_png(gallery_figure(panels, tmp_path / "figure.png"))
-    assert [axes.get_title() for axes in drawn[0].axes] == ["clean", "clean", "FGSM", "ART AutoAttack"] + [
-        "purified"
-    ] * 2
+    titles = [axes.get_title() for axes in drawn[0].axes]
+    assert titles == ["true class: cat", "true class: cat", "FGSM", "ART AutoAttack", "purified", "purified"]
     assert [axes.get_xlabel() for axes in drawn[0].axes[2:4]] == ["dog", "dog"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import math
 import os
@@ -602,5 +603,24 @@ def test_attacks_on_the_defence_stand_apart_from_those_on_the_classifier(tmp_pat
 def test_the_worst_case_of_adaptive_attacks(tmp_path: Path) -> None:
     right = {"PGD": "1" * 5 + "0" * 15, "APGD": "0" * 3 + "1" * 5 + "0" * 12}
     made = [adaptive(name, 5, right=value) for name, value in right.items()]
-    text = written(tmp_path, [*records(), *made])[0].inside("adaptive")
+    text = written(tmp_path, [*records()[2:], *made])[0].inside("adaptive")
     assert f"Worst case per image {PURIFIER} · 8/255 10.0% (2 of 20)" in text
+
+
+def test_queries_without_an_adaptive_attack(tmp_path: Path) -> None:
+    square = adaptive("Square", 12, threat_model="query")
+    page, _ = written(tmp_path, [*records(), square])
+    text = page.inside("adaptive")
+    assert "By queries alone" in text
+    assert "Square" in text
+    assert "No attack took the gradient through the defence." in text
+    assert "no claim of robustness" in text
+
+
+def test_several_budgets_have_no_mean(tmp_path: Path) -> None:
+    smaller = [dataclasses.replace(record, eps=4 / 255) for record in records() if record.attack == "FGSM"]
+    page, _ = written(tmp_path, [*records(), *smaller])
+    (lead,) = page.find("p", class_="lead")
+    assert "gets 0.0% of the images right; with" in lead
+    assert "in front of it, 55.0% (the strongest of 4 attacks)" in lead
+    assert "Average" not in page.inside("accuracy")

@@ -64,7 +64,7 @@ def test_table_1(specific: list[EvaluationRecord]) -> None:
     assert rows["Average with clean"][1] == "13.5 (80.61)"
     assert rows["Average of attacks"][1] == "14.0 (78.51)"
     assert rows["Average of attacks"][0].startswith("– (")
-    assert "n = 100" in table.title
+    assert table.note.startswith("Measured: c · d · n = 100 · static; 95% intervals of up to ±10 points. In brackets")
 
 
 def test_table_2_derives_the_attack_specific_column(specific: list[EvaluationRecord]) -> None:
@@ -81,6 +81,16 @@ def test_adaptive_records_are_never_mixed_in() -> None:
     adaptive = record("PGD", 0, OURS, threat_model="adaptive")
     rows = {line[0]: line[1:] for line in table_2([adaptive, record("PGD", 60, OURS)], {"Ours (versatile)": OURS}).rows}
     assert rows["PGD"][1] == "60.0 (86.76)"
+
+
+def test_notes_say_what_was_measured() -> None:
+    records = [
+        record("PGD", 60, OURS, eps=8 / 255, norm="inf", preset="quick"),
+        record("FGSM", 60, "RandomResizing", evaluations=(50, 70), eps=8 / 255, norm="inf"),
+    ]
+    note = table_2(records, {}, "Not the paper's network.").note
+    assert "n = 100 · quick preset · eps 8/255 · static" in note
+    assert "Random defences: mean of 2 evaluations. Not the paper's network. In brackets the paper: Inception" in note
 
 
 def test_storage() -> None:

@@ -117,8 +117,8 @@ def test_threat_models_have_columns_of_their_own(records: list[EvaluationRecord]
     cells = [[None if cell is None else cell.correct for cell in line] for line in table.cells]
     # The clean figure of a defence stands beside each of its threat models.
     assert cells == [[20, 18, 18], [0, 13, 1], [3, 10, None], [None, None, 0]]
-    assert table.average(2, "attacks") == pytest.approx(0.05 / 2)
-    assert table.average(2, "all") == pytest.approx((0.9 + 0.05) / 3)
+    assert table.average(2, "attacks") is None  # of attacks through a defence the strongest counts
+    assert table.average(2, "all") is None
     assert table.average(1, "attacks") == pytest.approx((0.65 + 0.5) / 2)
     assert table.note.endswith("Threat model: static, adaptive.")
 
@@ -326,17 +326,24 @@ def test_the_worst_case_per_image() -> None:
 
     table = accuracy_table(
         [
-            of("FGSM", "11010"),
-            of("PGD", "10011"),
-            of("PGD", "11111", eps=4 / 255, attack_parameters={"max_iter": 9}),
+            of("FGSM", "11110"),
+            of("PGD", "10111"),
+            of("PGD", "01111", eps=4 / 255, attack_parameters={"max_iter": 9}),  # within 8/255, too
+            of("clean", "11101"),  # no change at all is within any budget
             of("C&W", "00000", eps=None, norm="2"),
+            of("PGD", "00000", eps=8 / 255, norm="2", attack_parameters={"max_iter": 8}),
         ]
     )
+    assert [label for label, _, _ in table.budgets] == ["L2 8/255", "Linf 4/255", "Linf 8/255"]
     (row,) = table.worst_rows
-    assert row[0] == "Worst case per image, eps 8/255"
-    assert row[1] == [WorstCase(2, 5)]
-    assert row[1][0].accuracy == 0.4
-    assert table.worst(0, 4 / 255) is None
+    assert row[0] == "Worst case per image, eps Linf 8/255"
+    assert row[1] == [WorstCase(1, 5)]
+    assert row[1][0].accuracy == 0.2
+    assert table.worst(0, "inf", 4 / 255) is None
+    plain = accuracy_table([of("FGSM", "11010"), of("PGD", "10011"), of("at half the range", "00000", eps=0.5)])
+    ((label, cells),) = plain.worst_rows
+    assert (label, cells) == ("Worst case per image, eps 8/255", [WorstCase(2, 5)])
+    table = plain
     _, body = table.text_rows()
     assert ["Worst case per image, eps 8/255", "40.0", "", "", ""] in body
     assert "| Worst case per image, eps 8/255 | 40.0 |" in re.sub(" +", " ", table.to_markdown())
@@ -351,3 +358,11 @@ def test_random_defences_show_the_worst_evaluation() -> None:
     assert table.text_rows()[1][0][1] == "60.0 (worst of 2: 55.0)"
     assert "Random defences: mean of the evaluations and the worst, after optimising." in table.note
     assert "Random defences" not in accuracy_table([record("PGD", 12)]).note
+
+
+def test_no_average_over_several_budgets() -> None:
+    one = [record("PGD", 3), record("FGSM", 5), record("C&W", 7, eps=None)]
+    assert accuracy_table(one).average(0, "attacks") == pytest.approx(15 / 60)
+    several = accuracy_table([*one, record("PGD", 2, eps=4 / 255)])
+    assert several.average(0, "attacks") is None
+    assert not [line for line in several.text_rows()[1] if line[0] in AVERAGES.values()]
