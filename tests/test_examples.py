@@ -68,7 +68,7 @@ def test_compare_defences(main, capsys, tmp_path, monkeypatch):
         evaluations=2, batch_size=2,
     )  # fmt: skip
     output = " ".join(capsys.readouterr().out.split())
-    for name in ("No defence", "VersatilePurifier", "RandomResizing", "R-CAM", "small", "bicubic", "WaveletDenoising", "ART"):
+    for name in ("No defence", "VersatilePurifier", "RandomResizing", "R-CAM", "small", "bicubic", "Wavelet", "ART"):
         assert name in output
     assert "n = 3" in output
     records = load_records(tmp_path / "r.json")
