@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,8 @@ import typer
 from art_versatile._version import __version__
 
 if TYPE_CHECKING:
+    import rich.console
+    import rich.status
     import rich.table
     from art.estimators.classification import TensorFlowV2Classifier
 
@@ -115,11 +117,7 @@ def demo(
     with _reported(), console.status("starting") as status:
         budget = _fraction(eps)
 
-        def report(line: str) -> None:
-            console.print(f"  {line}", highlight=False)
-            status.update(line)
-
-        records = run_demo(out, images=images, eps=budget, seed=seed, report=report)
+        records = run_demo(out, images=images, eps=budget, seed=seed, report=_teller(console, status))
     console.print(accuracy_table(records).to_rich())
     console.print(f"page: {out / 'report.html'}    records: {out / 'records.json'}", highlight=False, soft_wrap=True)
 
@@ -166,10 +164,6 @@ def evaluate(
         from art_versatile.experiments.robustness import evaluate as run
         from art_versatile.purifier import VersatilePurifier
 
-        def report(line: str) -> None:
-            console.print(f"  {line}", highlight=False)
-            status.update(line)
-
         found = run(
             load_classifier(classifier, image_size),
             {"VersatilePurifier": VersatilePurifier.from_pretrained(weights)},
@@ -192,7 +186,7 @@ def evaluate(
             seed=seed,
             names=names,
             class_names=class_names(),
-            report=report,
+            report=_teller(console, status),
         )
     for table in _tables(found.records):
         console.print(table)
@@ -238,10 +232,6 @@ def reproduce(
         from art_versatile.experiments.paper import reproduce as run
         from art_versatile.purifier import VersatilePurifier
 
-        def report(line: str) -> None:
-            console.print(f"  {line}", highlight=False)
-            status.update(line)
-
         found = run(
             load_classifier(classifier, image_size),
             VersatilePurifier.from_pretrained(weights),
@@ -258,11 +248,21 @@ def reproduce(
             batch_size=batch_size,
             seed=seed,
             class_names=class_names(),
-            report=report,
+            report=_teller(console, status),
         )
     for table in found.tables:
         console.print(table.to_rich())
     console.print(f"tables, figures, records: {out}", highlight=False, soft_wrap=True)
+
+
+def _teller(console: rich.console.Console, status: rich.status.Status) -> Callable[[str], None]:
+    """Prints each line of an experiment, and keeps the last one beside the spinner."""
+
+    def tell(line: str) -> None:
+        console.print(f"  {line}", highlight=False)
+        status.update(line)
+
+    return tell
 
 
 def _named_folder(text: str) -> tuple[str, str]:

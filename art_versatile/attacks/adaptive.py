@@ -330,8 +330,7 @@ def attacked_classifiers(attack: Any) -> list[Any]:
     :return: Each once.
     """
     found = [getattr(attack, name, None) for name in ("estimator", "estimator_orig")]
-    inner = getattr(attack, "_attack", None)
-    for part in [*([] if inner is None else [inner]), *(getattr(attack, "attacks", None) or [])]:
+    for part in _parts(attack):
         found += attacked_classifiers(part)
     return list({id(item): item for item in found if item is not None}.values())
 
@@ -362,9 +361,13 @@ def takes_gradients(attack: Any) -> bool:
     needed = getattr(attack, "_estimator_requirements", ())
     if any(isinstance(kind, type) and issubclass(kind, LossGradientsMixin | ClassGradientsMixin) for kind in needed):
         return True
+    return any(takes_gradients(part) for part in _parts(attack))
+
+
+def _parts(attack: Any) -> list[Any]:
+    """The attacks inside an attack: its implementation, the members of an ensemble."""
     inner = getattr(attack, "_attack", None)
-    parts = [*([] if inner is None else [inner]), *(getattr(attack, "attacks", None) or [])]
-    return any(takes_gradients(part) for part in parts)
+    return [*([] if inner is None else [inner]), *(getattr(attack, "attacks", None) or [])]
 
 
 def one_range(clip_values: Any) -> tuple[float, float]:

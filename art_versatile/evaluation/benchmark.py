@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +87,6 @@ class Benchmark:
     batch_size: int = 16
     evaluations: int = 10
     file: str | os.PathLike[str] | None = None
-    records: list[EvaluationRecord] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if getattr(self.classifier, "clip_values", None) is None:
@@ -116,8 +115,14 @@ class Benchmark:
         self._versions = versions()
         self._random: dict[str, bool] = {}
         self._parameters: dict[str, dict[str, Any]] = {}
+        self._own: dict[str, EvaluationRecord] = {}
         filed = load_records(self.file) if self.file is not None and os.path.exists(self.file) else []
         self._filed = {record_key(record): record for record in filed}
+
+    @property
+    def records(self) -> list[EvaluationRecord]:
+        """The records of this run, in the order of their first appearance."""
+        return list(self._own.values())
 
     def clean(self) -> None:
         """Record the clean accuracy of no defence and of each defence, but for what the file has."""
@@ -222,7 +227,7 @@ class Benchmark:
         :param records: The records.
         """
         for record in records:
-            self._keep(record, save=False)
+            self._keep(record)
         self._save()
 
     def purified(self, defence: str, x: np.ndarray) -> np.ndarray:
@@ -415,32 +420,20 @@ class Benchmark:
                     **facts,
                 )
             )
+            self._save()
 
     def _known(self, defences: Sequence[str], facts: Mapping[str, Any]) -> bool:
         """Whether every cell is filled; those of the file are then of this run."""
-        here = {record_key(record): record for record in self.records}
-        found = []
-        for defence in defences:
-            key = record_key({**self._cell(defence, facts["attack"]), **facts})
-            record = here.get(key, self._filed.get(key))
-            if record is None:
-                return False
-            found.append(record)
-        for record in found:
-            self._keep(record, save=False)
+        keys = [record_key({**self._cell(defence, facts["attack"]), **facts}) for defence in defences]
+        if not all(key in self._filed for key in keys):
+            return False
+        self._own.update((key, self._filed[key]) for key in keys)
         return True
 
-    def _keep(self, record: EvaluationRecord, *, save: bool = True) -> None:
+    def _keep(self, record: EvaluationRecord) -> None:
         """Add a record, in place of an older one of the same cell."""
         key = record_key(record)
-        keys = [record_key(item) for item in self.records]
-        if key in keys:
-            self.records[keys.index(key)] = record
-        else:
-            self.records.append(record)
-        self._filed[key] = record
-        if save:
-            self._save()
+        self._own[key] = self._filed[key] = record
 
     def _save(self) -> None:
         if self.file is not None:

@@ -128,7 +128,7 @@ def verdict(records: Iterable[EvaluationRecord], defence: str) -> str:
     own = [record for record in records if record.defence == defence]
     if not own:
         raise ValueError(f"Expected records of {defence!r}. Received none.")
-    adaptive = [record for record in own if record.threat_model == "adaptive" and not _is_unbounded(record)]
+    adaptive = [record for record in own if record.threat_model == "adaptive" and not record.is_unbounded]
     if not adaptive:
         return f"{defence}: no adaptive attack was run, so nothing is said of robustness."
     worst = min(adaptive, key=lambda record: (record.worst, record.eps or 0))
@@ -153,11 +153,6 @@ def verdict(records: Iterable[EvaluationRecord], defence: str) -> str:
 Result = tuple[bool | None, str]
 
 
-def _is_unbounded(record: EvaluationRecord) -> bool:
-    # In L2 half the pixel range is a usual budget.
-    return record.norm == "inf" and record.eps is not None and record.eps >= UNBOUNDED
-
-
 def _at(record: EvaluationRecord) -> str:
     if record.eps is None:
         return ""
@@ -174,6 +169,18 @@ def _adaptive(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
     return [record for record in records if record.threat_model == "adaptive"]
 
 
+def _no_weaker(strong: EvaluationRecord, weak: EvaluationRecord) -> bool:
+    """Whether an attack leaves no more than another, but for chance."""
+    return strong.accuracy <= weak.accuracy + max(_SLACK, 1 / strong.n) + 1e-9
+
+
+def _result(compared: Sequence[str], wrong: Sequence[str]) -> Result | None:
+    """What a check found of what was compared; None where nothing was."""
+    if wrong:
+        return False, "; ".join(wrong)
+    return (True, "; ".join(compared)) if compared else None
+
+
 def _stronger(strong: Sequence[EvaluationRecord], weak: Sequence[EvaluationRecord]) -> Result | None:
     """Whether the strongest of some records is at least as strong as the strongest of others, at each equal budget."""
     compared: list[str] = []
@@ -183,12 +190,8 @@ def _stronger(strong: Sequence[EvaluationRecord], weak: Sequence[EvaluationRecor
         if not pair[0]:
             continue
         first, second = (min(group, key=lambda record: record.accuracy) for group in pair)
-        slack = max(_SLACK, 1 / first.n)
-        said = f"{_said(first)}, {_said(second)}"
-        (compared if first.accuracy <= second.accuracy + slack + 1e-9 else wrong).append(said)
-    if not compared and not wrong:
-        return None
-    return (False, "; ".join(wrong)) if wrong else (True, "; ".join(compared))
+        (compared if _no_weaker(first, second) else wrong).append(f"{_said(first)}, {_said(second)}")
+    return _result(compared, wrong)
 
 
 def _adaptive_was_run(records: Sequence[EvaluationRecord]) -> Result:
@@ -245,11 +248,8 @@ def _ordered(
             if value(weak) == value(strong):
                 continue
             said = f"{name} {value(weak):.3g} to {value(strong):.3g}: {_said(weak)}, {_said(strong)}"
-            slack = max(_SLACK, 1 / weak.n)
-            (compared if strong.accuracy <= weak.accuracy + slack + 1e-9 else wrong).append(said)
-    if not compared and not wrong:
-        return None, f"needs one attack through the defence with two values of {name}"
-    return (False, "; ".join(wrong)) if wrong else (True, "; ".join(compared))
+            (compared if _no_weaker(strong, weak) else wrong).append(said)
+    return _result(compared, wrong) or (None, f"needs one attack through the defence with two values of {name}")
 
 
 def _effort(record: EvaluationRecord) -> float | None:
@@ -274,7 +274,7 @@ def _budget(records: Sequence[EvaluationRecord]) -> Result:
 
 
 def _unbounded(records: Sequence[EvaluationRecord]) -> Result:
-    large = [record for record in _adaptive(records) if _is_unbounded(record)]
+    large = [record for record in _adaptive(records) if record.is_unbounded]
     if not large:
         return None, f"needs an L-infinity attack through the defence with eps of at least {UNBOUNDED:g}"
     worst = min(large, key=lambda record: record.accuracy)

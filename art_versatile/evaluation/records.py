@@ -34,7 +34,7 @@ __all__ = [
 
 CLEAN = "clean"
 NO_DEFENCE = "none"
-#: A budget, as a share of the pixel range, at which no defence can hold: a check of the attack, not of the defence.
+#: A budget in L-infinity, as a share of the pixel range, at which no defence can hold: it checks the attack.
 UNBOUNDED = 0.5
 SCHEMA_VERSION = 2
 _READABLE = (1, SCHEMA_VERSION)  # version 1 had neither images, evaluations nor right
@@ -225,6 +225,11 @@ class EvaluationRecord:
     def worst(self) -> float:
         """The accuracy of the worst evaluation."""
         return min(self.evaluations, default=self.correct) / self.n
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether no defence can hold the budget, see :data:`UNBOUNDED`; in L2 the number is a usual one."""
+        return self.norm == "inf" and self.eps is not None and self.eps >= UNBOUNDED
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ STATIC = ("FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack", "DeepFool")
 OTHER_BUDGETS = ("FGSM", "PGD", "MI-FGSM")
 
 
+@dataclass(frozen=True)
 class Robustness:
     """
     What :func:`evaluate` found.
@@ -38,8 +40,9 @@ class Robustness:
     :param verdicts: One sentence a defence.
     """
 
-    def __init__(self, records: Sequence[EvaluationRecord], checks: Sequence[Check], verdicts: Sequence[str]) -> None:
-        self.records, self.checks, self.verdicts = list(records), list(checks), list(verdicts)
+    records: list[EvaluationRecord]
+    checks: list[Check]
+    verdicts: list[str]
 
 
 def evaluate(

@@ -17,7 +17,7 @@ import numpy as np
 
 from art_versatile._checks import check_images
 from art_versatile._files import write_text_atomically
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, Check, EvaluationRecord
 from art_versatile.reports.tables import (
     AVERAGES,
     PAPER_TABLE_2,
@@ -332,7 +332,7 @@ def _worst_adaptive(table: AccuracyTable, shown: int) -> tuple[str, EvaluationRe
         for i, column in enumerate(columns)
         if column.threat_model == "adaptive" and column.defence == columns[shown].defence
         for item in _attacked(table, i)
-        if item[1].norm != "inf" or (item[1].eps or 0) < UNBOUNDED
+        if not item[1].is_unbounded
     ]
     return min(labels, key=lambda item: item[1].accuracy) if labels else None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from art_versatile._checks import check_choice
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, THREAT_MODELS, UNBOUNDED, EvaluationRecord
+from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, THREAT_MODELS, EvaluationRecord
 
 if TYPE_CHECKING:
     import rich.table
@@ -249,8 +249,7 @@ class AccuracyTable:
     @property
     def budgets(self) -> list[tuple[str, str | None, float]]:
         """Label, norm and eps of every budget, the smallest first; half the pixel range in L-infinity is none."""
-        bounded = [r for r in self.records if r.eps is not None and (r.norm != "inf" or r.eps < UNBOUNDED)]
-        found = {(r.norm, r.eps or 0.0) for r in bounded}
+        found = {(r.norm, r.eps) for r in self.records if r.eps is not None and not r.is_unbounded}
         several = len({norm for norm, _ in found}) > 1
         ordered = sorted(found, key=lambda budget: (budget[0] or "", budget[1]))
         return [(f"L{norm} {format_eps(eps)}" if several else format_eps(eps), norm, eps) for norm, eps in ordered]
@@ -511,7 +510,7 @@ def measured_on(records: Iterable[EvaluationRecord]) -> str:
     What records were measured on and how, in one line.
 
     :param records: At least one.
-    :return: Classifier, data set, n, preset, iterations, budgets and threat models.
+    :return: Classifier, data set, n, preset, budgets and threat models.
     """
     records = list(records)
     attacked = [record for record in records if record.attack != CLEAN]
