@@ -524,7 +524,7 @@ def _parameters(
         "seed": seed,
         "optimizer": None if optimizer is None else keras.optimizers.serialize(optimizer),
     }
-    if isinstance(pairs, PairStore | JoinedPairs | ChosenPairs):
+    if hasattr(pairs, "sha256"):
         parameters["pairs_sha256"] = pairs.sha256
     elif isinstance(pairs, ArrayPairs):
         # Attacks that are made anew may differ in the last bit.

@@ -411,6 +411,7 @@ class Checkpoint(keras.callbacks.Callback):
         networks = [model.generator, model.discriminator, model.optimizer, model.discriminator_optimizer]
         # Keras's own variables, seeds among them, in the order of the architecture.
         variables = [variable.value for part in networks if part is not None for variable in part.variables]
+        variables += [variable.value for variable in getattr(model.perceptual, "variables", [])]
         self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
         checkpoint = tf.train.Checkpoint(variables=variables, state=self._state)
         self._folder, self._checkpoint, self._listed = Path(folder), checkpoint, _listed(folder)

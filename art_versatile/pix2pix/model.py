@@ -176,8 +176,6 @@ class Pix2Pix(keras.Model):
         """
         x_adv, clean = data
         losses: dict[str, tf.Tensor] = {}
-        # The clean features carry no gradient: computed outside the tapes.
-        clean_features = self.perceptual.features(clean) if self.perceptual is not None else []
         with tf.GradientTape() as discriminator_tape:
             if self.discriminator is not None:
                 real = self.discriminator([x_adv, clean], training=True)
@@ -186,8 +184,7 @@ class Pix2Pix(keras.Model):
                 losses["pixel"] = pixel_loss(purified, clean)
                 total = self.pixel_weight * losses["pixel"]
                 if self.perceptual is not None:
-                    terms = self.perceptual.terms(self.perceptual.features(purified), clean_features)
-                    losses["perceptual"] = tf.add_n(list(terms.values()))
+                    losses["perceptual"] = self.perceptual(purified, clean)
                     total += self.perceptual_weight * losses["perceptual"]
                 if self.discriminator is not None:
                     fake = self.discriminator([x_adv, purified], training=True)  # one pass for both networks' losses

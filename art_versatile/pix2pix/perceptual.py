@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from art_versatile._checks import check_choice, check_number
 
-__all__ = ["PerceptualLoss"]
+__all__ = ["PerceptualLoss", "RandomPerceptualLoss"]
 
 logger = logging.getLogger(__name__)
 
@@ -236,3 +236,49 @@ def _extractor(model: keras.Model, names: Sequence[str], *, prediction: bool = T
         )
         inputs, outputs = again.input, again.outputs
     return keras.Model(inputs, [*(found[name] for name in names), *(outputs if prediction else [])])
+
+
+class RandomPerceptualLoss:
+    """
+    The perceptual loss of one of several networks, drawn anew at each call: what a purifier learns is not to be tied to
+    one of them.
+
+    :param losses: The losses.
+    :param always: Losses that count at every call, besides.
+    :param seed: Of the draws.
+    :raises ValueError: If there is none.
+    """
+
+    def __init__(self, losses: Sequence[PerceptualLoss], always: Sequence[PerceptualLoss] = (), *, seed: int = 0) -> None:
+        self.losses, self.always = list(losses), list(always)
+        if not self.losses:
+            raise ValueError("Expected at least one perceptual loss. Received none.")
+        self.seed = keras.random.SeedGenerator(seed)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The state of what draws."""
+        return [self.seed.state]
+
+    def __call__(self, purified: tf.Tensor, clean: tf.Tensor) -> tf.Tensor:
+        """
+        The loss.
+
+        :param purified: (N, H, W, 3) in [0, 1].
+        :param clean: The same shape.
+        :return: A scalar.
+        """
+        drawn = keras.random.randint((), 0, len(self.losses), seed=self.seed)
+        branches = [lambda loss=loss: loss(purified, clean) for loss in self.losses]
+        return tf.add_n([tf.switch_case(drawn, branches), *(loss(purified, clean) for loss in self.always)])
+
+    def features(self, image: tf.Tensor) -> list[tf.Tensor]:
+        """
+        Features of all the networks.
+
+        :param image: (N, H, W, 3) in [0, 1].
+        """
+        return [feature for loss in [*self.losses, *self.always] for feature in loss.features(image)]
+
+    def __repr__(self) -> str:
+        return f"RandomPerceptualLoss({self.losses}, always={self.always})"

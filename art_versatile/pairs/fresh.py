@@ -1,0 +1,312 @@
+"""Pairs that are made while a purifier is trained: random parts of photographs, random victims, random attacks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from art_versatile._checks import check_batch_size, check_integer, check_number
+from art_versatile.images import load_image, random_view
+from art_versatile.pairs.batches import Pairs, Reader
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+__all__ = ["FreshPairs", "Recipe"]
+
+ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    What a fresh pair is drawn from.
+
+    :param sides: Height and width of the images, one of these for each round. The classifier's sampling grid moves with
+        the size.
+    :param zoom: Each image is a random part of a photograph, its sides divided by a factor from 1 to this.
+    :param eps: Smallest and largest L-infinity budget, pixels in [0, 1]; drawn for each image, evenly in its logarithm.
+    :param iterations: Smallest and largest number of steps of the iterative attacks, drawn evenly in its logarithm.
+    :param eps_step: Step of the iterative attacks, or 2.5 eps / iterations where that is larger.
+    :param shares: Attack -> share of the groups.
+    :param feature_share: Share of a classifier's groups in which its features are attacked, at a random layer, instead
+        of its prediction (self-supervised perturbation, arXiv 2006.04924). Networks without a prediction always are.
+    :param round_images: Images attacked before the training goes on with them.
+    :param reuse: How often each pair is used, in the steps of its round.
+    :raises ValueError: If a number or a name is not as expected.
+    """
+
+    sides: tuple[int, ...] = (128, 160, 192, 224)
+    zoom: float = 1.5
+    eps: tuple[float, float] = (2 / 255, 16 / 255)
+    iterations: tuple[int, int] = (3, 20)
+    eps_step: float = 0.01
+    shares: Mapping[str, float] | None = None
+    feature_share: float = 0.25
+    round_images: int = 128
+    reuse: int = 4
+
+    def __post_init__(self) -> None:
+        for side in self.sides:
+            check_integer("sides", side, 32)
+        check_number("zoom", self.zoom, 1, 100)
+        for name, (low, high) in {"eps": self.eps, "iterations": self.iterations}.items():
+            if not 0 < low <= high < math.inf:
+                raise ValueError(f"Expected {name} to be (low, high) with 0 < low <= high. Received {(low, high)!r}.")
+        check_number("feature_share", self.feature_share, 0, 1)
+        check_integer("round_images", self.round_images)
+        check_integer("reuse", self.reuse)
+        if unknown := sorted(set(self.shares or {}) - set(ATTACKS)):
+            raise ValueError(f"Expected attacks among {list(ATTACKS)}. Received {unknown}.")
+
+    @property
+    def attack_shares(self) -> dict[str, float]:
+        """Attack -> share, of sum 1."""
+        given = self.shares or {"FGSM": 0.35, "BIM": 0.1, "PGD": 0.3, "MI-FGSM": 0.25}
+        return {name: share / sum(given.values()) for name, share in given.items()}
+
+
+class FreshPairs(Pairs):
+    """
+    Pairs made while training: each round attacks new parts of photographs on victims drawn at random.
+
+    A group of a round is one batch: one victim, one attack and its number of iterations; eps is each image's own. What
+    is drawn depends on the seed, the epoch and the round alone, so that a run that goes on sees what it would have seen.
+
+    :param images: Files of photographs.
+    :param classifiers: Name -> Keras model from pixels in [0, 1] to logits, any size. Attacked: the cross-entropy to
+        its own clean prediction (no labels are needed), or its features.
+    :param features: Name -> Keras model from pixels in [0, 1] to features.
+    :param recipe: What is drawn.
+    :param epoch_pairs: Pairs in an epoch.
+    :raises ValueError: If there is no image or no victim.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[str | Path],
+        classifiers: Mapping[str, keras.Model],
+        features: Mapping[str, keras.Model] | None = None,
+        recipe: Recipe | None = None,
+        *,
+        epoch_pairs: int = 2000,
+    ) -> None:
+        self.images = [Path(file) for file in images]
+        self.recipe = Recipe() if recipe is None else recipe
+        self.epoch_pairs = check_integer("epoch_pairs", epoch_pairs)
+        if not self.images:
+            raise ValueError("Expected at least one image. Received none.")
+        self.victims = {**{n: Victim(m, logits=True) for n, m in classifiers.items()}}
+        self.victims |= {n: Victim(m, logits=False) for n, m in (features or {}).items()}
+        if not self.victims:
+            raise ValueError("Expected at least one classifier or network of features. Received none.")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the largest."""
+        side = max(self.recipe.sides)
+        return side, side, 3
+
+    @property
+    def clip_values(self) -> tuple[float, float]:
+        """Range of the pixels."""
+        return 0.0, 1.0
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks."""
+        return tuple(self.recipe.attack_shares)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs of each attack in an epoch, as expected."""
+        return {name: round(self.epoch_pairs * share) for name, share in self.recipe.attack_shares.items()}
+
+    def __len__(self) -> int:
+        return self.epoch_pairs
+
+    @property
+    def sha256(self) -> str:
+        """Of the names of the images, the victims and the recipe."""
+        known = "\n".join([*(file.name for file in self.images), *self.victims, repr(self.recipe)])
+        return hashlib.sha256(known.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"FreshPairs({len(self.images)} photographs, victims={list(self.victims)}, {self.recipe})"
+
+    def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
+        """Not there: fresh pairs come in batches."""
+        raise NotImplementedError("Expected dataset(): fresh pairs are made batch by batch.")
+
+    def dataset(self, batch_size: int, *, seed: int = 0, repeat: bool = False, first_epoch: int = 0, **_: Any) -> Any:
+        """
+        Batches of (adversarial, clean): float32 (batch, H, W, 3) in [0, 1], twice; H and W are the round's.
+
+        :param batch_size: Pairs in a batch.
+        :param seed: Of all that is drawn.
+        :param repeat: Go on for ever.
+        :param first_epoch: Number of the first epoch.
+        """
+        import tensorflow as tf
+
+        check_batch_size(batch_size)
+        spec = tf.TensorSpec((None, None, None, 3), tf.float32)
+        epochs = range(first_epoch, 2**31) if repeat else range(first_epoch, first_epoch + 1)
+        return tf.data.Dataset.from_generator(
+            lambda: (batch for epoch in epochs for batch in self._epoch(batch_size, seed, epoch)), output_signature=(spec, spec)
+        ).prefetch(2)
+
+    def _epoch(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        done = number = 0
+        steps = -(-self.epoch_pairs // batch_size)
+        while done < steps:
+            rng = np.random.default_rng([seed, epoch, number])
+            adversarial, clean = self._round(batch_size, rng)
+            for _ in range(self.recipe.reuse):
+                order = rng.permutation(len(clean))
+                for rows in order.reshape(-1, batch_size):
+                    if done < steps:
+                        yield adversarial[rows], clean[rows]
+                    done += 1
+            number += 1
+
+    def _round(self, batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Attacked and clean images of one size."""
+        side = int(rng.choice(self.recipe.sides))
+        groups = [self._group(batch_size, side, rng) for _ in range(max(1, self.recipe.round_images // batch_size))]
+        adversarial, clean = (np.concatenate(part) for part in zip(*groups, strict=True))
+        return adversarial, clean
+
+    def _group(self, batch_size: int, side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        import tensorflow as tf
+
+        recipe = self.recipe
+        files = rng.choice(len(self.images), batch_size, replace=len(self.images) < batch_size)
+        clean = np.stack(
+            [
+                random_view(load_image(self.images[file]), (side, side), rng, zoom=recipe.zoom, flip=True)
+                for file in files
+            ]
+        )
+        victim = self.victims[str(rng.choice(list(self.victims)))]
+        shares = recipe.attack_shares
+        attack = str(rng.choice(list(shares), p=list(shares.values())))
+        eps = np.exp(rng.uniform(*np.log(recipe.eps), len(clean))).astype(np.float32)
+        steps = 1 if attack == "FGSM" else int(round(math.exp(rng.uniform(*np.log(recipe.iterations)))))
+        layer = victim.draw(rng, recipe.feature_share)
+        adversarial = victim.perturb(
+            tf.constant(clean),
+            tf.constant(eps),
+            tf.constant(steps),
+            tf.constant(eps if attack == "FGSM" else np.maximum(recipe.eps_step, 2.5 * eps / steps)),
+            tf.constant(1.0 if attack == "MI-FGSM" else 0.0),
+            # Where features are attacked, the start is no maximum of sameness only off the clean image.
+            tf.constant(float(attack == "PGD" or layer is not None), tf.float32),
+            tf.constant(rng.integers(2**31, size=2), tf.int32),
+            layer,
+        )
+        return adversarial.numpy(), clean
+
+
+class Victim:
+    """
+    A frozen network that is attacked, itself alone: FGSM, BIM, PGD and MI-FGSM in one compiled loop.
+
+    :param model: From pixels in [0, 1], (N, H, W, 3), any size.
+    :param logits: Whether it answers logits (a classifier) or features.
+    """
+
+    def __init__(self, model: keras.Model, *, logits: bool) -> None:
+        import keras
+        import tensorflow as tf
+
+        self.logits = logits
+        convolutions = [layer for layer in model.layers if type(layer) is keras.layers.Conv2D]
+        count = min(6, len(convolutions))
+        self._layers = [convolutions[(i + 1) * len(convolutions) // count - 1].output for i in range(count)]
+        self._parts: list[Any] = [keras.Model(model.input, output) for output in self._layers]
+        self._model = model
+        self._compiled: dict[int | None, Any] = {}
+        self._tf = tf
+
+    def draw(self, rng: np.random.Generator, feature_share: float) -> int | None:
+        """Which layer is attacked; None is the prediction."""
+        if self.logits and (not self._layers or rng.uniform() >= feature_share):
+            return None
+        return int(rng.integers(len(self._layers)))
+
+    def perturb(
+        self,
+        clean: tf.Tensor,
+        eps: tf.Tensor,
+        steps: tf.Tensor,
+        eps_step: tf.Tensor,
+        decay: tf.Tensor,
+        random_start: tf.Tensor,
+        seed: tf.Tensor,
+        layer: int | None = None,
+    ) -> tf.Tensor:
+        """
+        Adversarial images in [0, 1].
+
+        :param clean: (N, H, W, 3) in [0, 1].
+        :param eps: (N,), pixels in [0, 1].
+        :param steps: Number of steps.
+        :param eps_step: (N,), of each step.
+        :param decay: Of the momentum (MI-FGSM); 0 takes each gradient as it is.
+        :param random_start: 1 starts anywhere within eps, 0 at the clean image.
+        :param seed: (2,), of the start.
+        :param layer: Number of the attacked layer; None attacks the prediction.
+        """
+        if layer not in self._compiled:
+            self._compiled[layer] = self._tf.function(self._loop(layer), reduce_retracing=True)
+        return self._compiled[layer](clean, eps, steps, eps_step, decay, random_start, seed)
+
+    def _loop(self, layer: int | None) -> Any:
+        tf = self._tf
+        network = self._model if layer is None else self._parts[layer]
+
+        def objective(image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+            answer = tf.cast(network(image, training=False), tf.float32)
+            if layer is None:
+                return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, answer))
+            distance = tf.reduce_sum(tf.square(answer - wanted), axis=[1, 2, 3])
+            return tf.reduce_sum(tf.math.log(distance + 1e-6))
+
+        def loop(
+            clean: tf.Tensor,
+            eps: tf.Tensor,
+            steps: tf.Tensor,
+            eps_step: tf.Tensor,
+            decay: tf.Tensor,
+            random_start: tf.Tensor,
+            seed: tf.Tensor,
+        ) -> tf.Tensor:
+            answer = network(clean, training=False)
+            wanted = tf.argmax(answer, axis=-1) if layer is None else tf.cast(answer, tf.float32)
+            eps, eps_step = eps[:, None, None, None], eps_step[:, None, None, None]
+            noise = tf.random.stateless_uniform(tf.shape(clean), seed, -1.0, 1.0)
+            image = tf.clip_by_value(clean + random_start * eps * noise, 0.0, 1.0)
+            momentum = tf.zeros_like(clean)
+            for _ in tf.range(steps):
+                with tf.GradientTape() as tape:
+                    tape.watch(image)
+                    loss = objective(image, wanted)
+                gradient = tape.gradient(loss, image)
+                if decay > 0:
+                    size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
+                    gradient = decay * momentum + gradient / (size + 1e-12)
+                    momentum = gradient
+                moved = image + eps_step * tf.sign(gradient)
+                image = tf.clip_by_value(clean + tf.clip_by_value(moved - clean, -eps, eps), 0.0, 1.0)
+                image = tf.ensure_shape(image, clean.shape)
+            return image
+
+        return loop
