@@ -2,9 +2,9 @@
 Certified accuracy by randomised smoothing with a purifier in front of the classifier: denoised smoothing.
 
 Cohen, Rosenfeld and Kolter 2019 (arXiv 1902.02918); Salman et al. 2020 (arXiv 2003.01908) for the denoiser. The
-smoothed classifier answers the class that the defended one most often gives under Gaussian noise. Where it has the share
-p of the votes, no change of an L2 length below ``sigma * Phi^-1(p)`` alters that answer: a proof, up to the chance alpha
-that the sample of votes deceives, and for the smoothed classifier alone.
+smoothed classifier answers the class that the defended one most often gives under Gaussian noise. Where it has the
+share p of the votes, no change of an L2 length below ``sigma * Phi^-1(p)`` alters that answer: a proof, up to the chance
+alpha that the sample of votes deceives, and for the smoothed classifier alone.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ def certify(
     Certify images one by one. Called again with the same ``out`` and arguments, it goes on where it was.
 
     The noise is added to the image as it comes, before every defence, and is not clipped: defences see pixels outside
-    of ``clip_values``. It is what ART's ``TensorFlowV2RandomizedSmoothing.certify`` does, compiled and seeded: an image's
-    draws depend on the seed and its number alone, whatever ``batch_size`` is.
+    of ``clip_values``. It is what ART's ``TensorFlowV2RandomizedSmoothing.certify`` does, compiled and seeded: the draws
+    of an image depend on the seed and its number alone, whatever ``batch_size`` is.
 
     :param classifier: ART ``TensorFlowV2Classifier`` (or its smoothed subclass), defences included, all of them in
         TensorFlow.
@@ -271,7 +271,6 @@ class _Votes:
             return tf.math.bincount(tf.argmax(answers, axis=-1, output_type=tf.int32), minlength=classifier.nb_classes)
 
         self._count = tf.function(count, reduce_retracing=True)
-        self._tf = tf
 
     def noise(self, shape: Sequence[int], seeds: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         """
@@ -281,8 +280,10 @@ class _Votes:
         :param seeds: (2,), of the image and the sample.
         :param number: Of the draw.
         """
-        key = self._tf.random.experimental.stateless_fold_in(seeds, number)
-        return self._tf.random.stateless_normal(shape, key, stddev=self._stddev)
+        import tensorflow as tf
+
+        key = tf.random.experimental.stateless_fold_in(seeds, number)
+        return tf.random.stateless_normal(shape, key, stddev=self._stddev)
 
     def _answers(self, images: tf.Tensor) -> tf.Tensor:
         for step in self._classifier.preprocessing_operations:
@@ -299,7 +300,8 @@ class _Votes:
         :param draws: Of so many noisy ones.
         :param sample: 0 chooses, 1 bounds: other draws.
         """
-        tf = self._tf
+        import tensorflow as tf
+
         seeds = tf.constant(np.random.SeedSequence([self._seed, number, sample]).generate_state(2).view(np.int32))
         pixels = tf.constant(image, tf.float32)
         votes = np.zeros(self._classifier.nb_classes, np.int64)
