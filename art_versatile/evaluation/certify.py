@@ -3,8 +3,8 @@ Certified accuracy by randomised smoothing with a purifier in front of the class
 
 Cohen, Rosenfeld and Kolter 2019 (arXiv 1902.02918); Salman et al. 2020 (arXiv 2003.01908) for the denoiser. The
 smoothed classifier answers the class that the defended one most often gives under Gaussian noise. Where it has the
-share p of the votes, no change of an L2 length below ``sigma * Phi^-1(p)`` alters that answer: a proof, up to the chance
-alpha that the sample of votes deceives, and for the smoothed classifier alone.
+share p of the votes, no change of an L2 length below ``sigma * Phi^-1(p)`` alters that answer: a proof, up to the
+chance alpha that the sample of votes deceives, and for the smoothed classifier alone.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ def certify(
     Certify images one by one. Called again with the same ``out`` and arguments, it goes on where it was.
 
     The noise is added to the image as it comes, before every defence, and is not clipped: defences see pixels outside
-    of ``clip_values``. It is what ART's ``TensorFlowV2RandomizedSmoothing.certify`` does, compiled and seeded: the draws
-    of an image depend on the seed and its number alone, whatever ``batch_size`` is.
+    of ``clip_values``. It is what ART's ``TensorFlowV2RandomizedSmoothing.certify`` does, compiled and seeded: draws of
+    an image depend on the seed and its number alone, whatever ``batch_size`` is.
 
     :param classifier: ART ``TensorFlowV2Classifier`` (or its smoothed subclass), defences included, all of them in
         TensorFlow.
