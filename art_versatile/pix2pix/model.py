@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -13,7 +13,39 @@ from art_versatile.pix2pix.losses import discriminator_loss, generator_adversari
 from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
 
-__all__ = ["Pix2Pix", "ScheduleCallback"]
+__all__ = ["InnerSource", "Pix2Pix", "ScheduleCallback"]
+
+
+class InnerSource(Protocol):
+    """Makes what the purifier is given from a clean batch, inside the step."""
+
+    replay: int
+    """Steps of training on what is made of one batch; above 1 :meth:`moved` changes it from one to the next."""
+
+    def __call__(
+        self, purify: Callable[[tf.Tensor], tf.Tensor], clean: tf.Tensor, share: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """
+        What the purifier is given.
+
+        :param purify: The purifier as it is, (N, H, W, 3) -> the same shape.
+        :param clean: (N, H, W, 3) in [0, 1].
+        :param share: How much of the run has passed, 0 to 1.
+        :param seed: (2,), stateless, another at each step.
+        """
+
+    def moved(
+        self, image: tf.Tensor, clean: tf.Tensor, gradient: tf.Tensor, share: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """
+        What it is given in the next replay.
+
+        :param image: What it was given.
+        :param clean: The clean images.
+        :param gradient: Of the loss with respect to ``image``.
+        :param share: As in the call that began.
+        :param seed: As in the call that began.
+        """
 
 
 class Pix2Pix(keras.Model):
@@ -30,6 +62,9 @@ class Pix2Pix(keras.Model):
     :param schedule: lambda and mu by epoch.
     :param clip_norm: The generator's gradient is scaled down to this norm where it is longer, over all replicas; None
         leaves it.
+    :param inner: What makes the adversarial images inside the step, in place of those that come with a batch.
+    :param inner_steps: Steps of the generator in the whole run, by which ``inner`` knows how much of it has passed.
+    :param seed: Of what ``inner`` draws: of the step alone, so that a run that goes on draws what it would have drawn.
     :raises ValueError: If ``clip_norm`` is not as expected.
     """
 
@@ -41,6 +76,9 @@ class Pix2Pix(keras.Model):
         *,
         schedule: LossSchedule = PAPER_SCHEDULE,
         clip_norm: float | None = None,
+        inner: InnerSource | None = None,
+        inner_steps: int = 1,
+        seed: int = 0,
         name: str = "pix2pix",
     ) -> None:
         super().__init__(name=name)
@@ -50,6 +88,7 @@ class Pix2Pix(keras.Model):
             raise ValueError(f"Expected clip_norm to be None or above 0. Received {clip_norm!r}.")
         self.generator, self.discriminator = generator, discriminator
         self.perceptual, self.schedule, self.clip_norm = perceptual, schedule, clip_norm
+        self.inner, self.inner_steps, self.seed = inner, inner_steps, seed
         pixel, perceptual_weight = schedule(0)
         self.pixel_weight = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(pixel), trainable=False, name="pixel_weight"
@@ -175,11 +214,38 @@ class Pix2Pix(keras.Model):
         :return: The epoch's running means of the named losses.
         """
         x_adv, clean = data
+        if self.inner is None:
+            losses, _ = self._step(x_adv, clean)
+        else:
+            share, seed = self._passed()
+            x_adv = self.inner(lambda images: self.generator(images, training=False), clean, share, seed)
+            for replay in range(self.inner.replay):
+                losses, gradient = self._step(x_adv, clean, watched=self.inner.replay > 1)
+                if replay + 1 < self.inner.replay:
+                    x_adv = self.inner.moved(x_adv, clean, gradient, share, seed)
+        for name, tracker in self._trackers.items():
+            tracker.update_state(losses[name])
+        return {name: tracker.result() for name, tracker in self._trackers.items()}
+
+    def _passed(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The share of the run that has passed, and the seed of this step on this replica."""
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        context = tf.distribute.get_replica_context()
+        replica = 0 if context is None else tf.cast(context.replica_id_in_sync_group, tf.int64)
+        key = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(replica, tf.int64)])
+        return tf.cast(step, tf.float32) / self.inner_steps, tf.random.experimental.stateless_fold_in(key, step)
+
+    def _step(
+        self, x_adv: tf.Tensor, clean: tf.Tensor, *, watched: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
+        """Losses of one step of both networks and, where ``x_adv`` is watched, the gradient with respect to it."""
         losses: dict[str, tf.Tensor] = {}
         with tf.GradientTape() as discriminator_tape:
             if self.discriminator is not None:
                 real = self.discriminator([x_adv, clean], training=True)
             with tf.GradientTape() as tape:
+                if watched:
+                    tape.watch(x_adv)
                 purified = self.generator(x_adv, training=True)
                 losses["pixel"] = pixel_loss(purified, clean)
                 total = self.pixel_weight * losses["pixel"]
@@ -195,13 +261,14 @@ class Pix2Pix(keras.Model):
                 losses["discriminator"] = discriminator_loss(real, fake)
                 judgement = self.discriminator_optimizer.scale_loss(_of_global_batch(losses["discriminator"]))
         losses["loss"] = total
-        self._apply(self.optimizer, tape, objective, self.generator.trainable_variables, self.clip_norm)
+        variables = self.generator.trainable_variables
+        # One pass gives the gradient of the weights and that of the images.
+        *gradients, of_images = tape.gradient(objective, [*variables, x_adv])
+        self._apply(self.optimizer, gradients, variables, self.clip_norm)
         if self.discriminator is not None:
             variables = self.discriminator.trainable_variables
-            self._apply(self.discriminator_optimizer, discriminator_tape, judgement, variables)
-        for name, tracker in self._trackers.items():
-            tracker.update_state(losses[name])
-        return {name: tracker.result() for name, tracker in self._trackers.items()}
+            self._apply(self.discriminator_optimizer, discriminator_tape.gradient(judgement, variables), variables)
+        return losses, of_images
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """
@@ -242,12 +309,10 @@ class Pix2Pix(keras.Model):
     def _apply(
         self,
         optimizer: Any,
-        tape: tf.GradientTape,
-        objective: tf.Tensor,
+        gradients: list[tf.Tensor | None],
         variables: Any,
         clip_norm: float | None = None,
     ) -> None:
-        gradients = tape.gradient(objective, variables)
         found = [gradient for gradient in gradients if gradient is not None]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
