@@ -182,8 +182,8 @@ class TestThrough:
         for clip_values, expected in (((0, 1), (0, 1)), ((np.zeros(3), np.full(3, 255)), (0.0, 255.0))):
             classifier.set_params(clip_values=clip_values)
             assert pixel_range(classifier) == expected
+        classifier.set_params(clip_values=(np.zeros(3), np.arange(1, 4)))
         with pytest.raises(ValueError, match="one range for all channels"):
-            classifier.set_params(clip_values=(np.zeros(3), np.arange(1, 4)))
             pixel_range(classifier)
         with pytest.raises(ValueError, match="Expected an ART classifier with clip_values"):
             pixel_range(object())
