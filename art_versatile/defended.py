@@ -16,7 +16,7 @@ from art.defences.preprocessor.preprocessor import PreprocessorTensorFlowV2
 from art.estimators.classification import KerasClassifier, TensorFlowV2Classifier
 
 from art_versatile._checks import check_bool, check_choice, check_integer
-from art_versatile.attacks.compiled.compilation import compile_classifier
+from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.attacks.compiled.objects import copied
 
 __all__ = ["BackwardPassIdentity", "check_pixels", "defend", "pixel_range", "through"]

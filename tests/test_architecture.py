@@ -73,7 +73,7 @@ def test_imports_go_one_way():
 # What a new version of ART may rename without a word.
 PRIVATE = {
     "_apply_fit", "_apply_predict", "_apply_preprocessing", "_attack", "_compute", "_compute_tf", "_estimator",
-    "_estimator_requirements", "_forward_pass", "_generate_batch", "_loss_object", "_project", "_random_eps",
+    "_estimator_requirements", "_forward_pass", "_generate_batch", "_loss_object", "_random_eps",
     "_reduce_labels", "_set_targets", "_targeted", "__class__",
 }  # fmt: skip
 

@@ -18,30 +18,18 @@ tracing only. This package touches private parts of ART, and no other does: outs
 compiled (a RuntimeWarning says so) and ART's own attacks and gradients run.
 """
 
-from __future__ import annotations
+from art_versatile.attacks.compiled.classifier import CompiledTensorFlowV2Classifier
+from art_versatile.attacks.compiled.compilation import ART_VERSIONS, compile_attack, compile_classifier
+from art_versatile.attacks.compiled.deepfool import CompiledDeepFool
+from art_versatile.attacks.compiled.descent import MomentumIterativeMethodNumpy
+from art_versatile.attacks.compiled.losses import DifferenceLogitsRatio
 
-from typing import TYPE_CHECKING
-
-import lazy_loader as lazy
-
-if TYPE_CHECKING:
-    from art_versatile.attacks.compiled.classifier import (
-        CompiledTensorFlowV2Classifier as CompiledTensorFlowV2Classifier,
-    )
-    from art_versatile.attacks.compiled.compilation import ART_VERSIONS as ART_VERSIONS
-    from art_versatile.attacks.compiled.compilation import compile_attack as compile_attack
-    from art_versatile.attacks.compiled.compilation import compile_classifier as compile_classifier
-    from art_versatile.attacks.compiled.deepfool import CompiledDeepFool as CompiledDeepFool
-    from art_versatile.attacks.compiled.descent import MomentumIterativeMethodNumpy as MomentumIterativeMethodNumpy
-    from art_versatile.attacks.compiled.losses import DifferenceLogitsRatio as DifferenceLogitsRatio
-
-__getattr__, __dir__, __all__ = lazy.attach(
-    __name__,
-    submod_attrs={
-        "classifier": ["CompiledTensorFlowV2Classifier"],
-        "compilation": ["ART_VERSIONS", "compile_attack", "compile_classifier"],
-        "deepfool": ["CompiledDeepFool"],
-        "descent": ["MomentumIterativeMethodNumpy"],
-        "losses": ["DifferenceLogitsRatio"],
-    },
-)
+__all__ = [
+    "ART_VERSIONS",
+    "CompiledDeepFool",
+    "CompiledTensorFlowV2Classifier",
+    "DifferenceLogitsRatio",
+    "MomentumIterativeMethodNumpy",
+    "compile_attack",
+    "compile_classifier",
+]

@@ -138,9 +138,9 @@ def compile_attack(
     with momentum, which ART refuses on TensorFlow, get ART's NumPy loop. The loops of projected gradient descent leave
     out two predictions of every image that ART makes for a log message.
 
-    Its images are stock ART's, but for rounding, on networks without batch normalisation. A graph fuses a convolution
-    with the batch normalisation behind it, an eager call does not; a sign of a gradient near zero may then flip, and
-    later steps carry it on.
+    Its images are stock ART's, but for rounding, on networks without batch normalisation. With it a sign of a gradient
+    near zero may flip (a graph fuses it with the convolution before it, an eager call does not), and later steps carry
+    that on.
 
     :param attack: An ART evasion attack on a ``TensorFlowV2Classifier``.
     :param jit_compile: Compile with XLA. None takes it from the attack's classifier where that is a compiled one, else

@@ -71,14 +71,7 @@ def test_parameters_round_trip(model):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("jit_compile", 1),
-        ("eot_samples", 0),
-        ("eot_samples", True),
-        ("eot_samples", 2.0),
-        ("seed", "a"),
-        ("seed", True),
-    ],
+    [("jit_compile", 1), *(("eot_samples", value) for value in (0, True, 2.0)), ("seed", "a"), ("seed", True)],
 )
 def test_options_are_checked(model, name, value):
     compiled = compile_classifier(make_classifier(model))
