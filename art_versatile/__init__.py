@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from art_versatile._version import __version__
 
 if TYPE_CHECKING:
-    from art_versatile.attacks.suite import paper_attacks, unseen_attacks
+    from art_versatile.attacks.suite import paper_attacks
     from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
     from art_versatile.purifier import VersatilePurifier
     from art_versatile.trainer import VersatileTrainer
@@ -20,7 +20,6 @@ __all__ = [
     "VersatileTrainer",
     "__version__",
     "paper_attacks",
-    "unseen_attacks",
 ]
 
 _HOME = {
@@ -29,7 +28,6 @@ _HOME = {
     "VersatilePurifier": "art_versatile.purifier",
     "VersatileTrainer": "art_versatile.trainer",
     "paper_attacks": "art_versatile.attacks.suite",
-    "unseen_attacks": "art_versatile.attacks.suite",
 }
 
 

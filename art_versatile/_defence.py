@@ -106,8 +106,8 @@ class ImageDefence(PreprocessorTensorFlowV2):
     def _check_params(self) -> None:
         self.clip_values = check_clip_values(self.clip_values)
         self.channels_first = check_bool("channels_first", self.channels_first)
-        check_bool("apply_fit", self._apply_fit)
-        check_bool("apply_predict", self._apply_predict)
+        check_bool("apply_fit", self.apply_fit)
+        check_bool("apply_predict", self.apply_predict)
 
     def _check_tensor(self, x: tf.Tensor) -> None:
         if hasattr(x, "numpy"):

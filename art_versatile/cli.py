@@ -705,7 +705,7 @@ def _attacked_classifier(
     target = compile_classifier(load_classifier(classifier, image_size))
     attacks = {}
     for text, eps in budgets.items():
-        suite = paper_attacks(target, eps, max_iter=max_iter, preset=preset, batch_size=batch_size)
+        suite = paper_attacks(target, eps, max_iter=max_iter, effort=preset, batch_size=batch_size)
         unknown = sorted(set(names) - set(suite))
         if unknown:
             raise ValueError(f"Expected attacks among {list(suite)}. Received {unknown}.")

@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 from art_versatile import training
 from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer
-from art_versatile.attacks.adaptive import check_pixels, defend, one_range
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.attacks.suite import paper_attacks
+from art_versatile.defended import check_pixels, defend, pixel_range
 from art_versatile.pairs.memory import ArrayPairs
 from art_versatile.pairs.store import PairArrays
 from art_versatile.pix2pix.generators import mirrored_up, padded_sides
@@ -97,11 +97,9 @@ class VersatileTrainer(Trainer):
         self.discriminator = discriminator
         self.perceptual, self.split, self.seed, self.verbose = perceptual, split, seed, verbose
         self.optimizer = optimizer
-        if getattr(classifier, "clip_values", None) is None:
-            raise ValueError("Expected an ART classifier with clip_values. Received one without.")
-        self._clip_values = low, high = one_range(classifier.clip_values)
+        self._clip_values = pixel_range(classifier)
         if attacks is None:
-            attacks = paper_attacks(classifier, 16 / 255 * (high - low), eps_step=0.01 * (high - low))
+            attacks = paper_attacks(classifier)
         elif isinstance(attacks, EvasionAttack):
             attacks = [attacks]
         if not isinstance(attacks, Mapping):

@@ -84,8 +84,9 @@ def main(
         benchmark.clean()
     for name in names:
         with console.status(name):
-            if not benchmark.done(name, compile_attack(suite[name])):
-                benchmark.static(name, suite[name])
+            attack = compile_attack(suite[name])
+            if not benchmark.done(name, attack):
+                benchmark.static(name, attack)
     records = accuracy_table(benchmark.records)
     result = Table(
         title=f"{records.title}; eps = {eps * 255:.3g}/255",

@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
 
 if TYPE_CHECKING:
-    from art_versatile.attacks.compiled import (
-        CompiledDeepFool,
-        CompiledTensorFlowV2Classifier,
-        DifferenceLogitsRatio,
-        compile_attack,
-        compile_classifier,
-    )
-    from art_versatile.attacks.description import attack_parameters
-    from art_versatile.attacks.seeding import isolated_seed
-    from art_versatile.attacks.suite import paper_attacks, unseen_attacks
+    from art_versatile.attacks.adaptive import BackwardPassIdentity as BackwardPassIdentity
+    from art_versatile.attacks.adaptive import adaptive_attacks as adaptive_attacks
+    from art_versatile.attacks.adaptive import query_attacks as query_attacks
+    from art_versatile.attacks.adaptive import through as through
+    from art_versatile.attacks.compiled import CompiledDeepFool as CompiledDeepFool
+    from art_versatile.attacks.compiled import CompiledTensorFlowV2Classifier as CompiledTensorFlowV2Classifier
+    from art_versatile.attacks.compiled import DifferenceLogitsRatio as DifferenceLogitsRatio
+    from art_versatile.attacks.compiled import compile_attack as compile_attack
+    from art_versatile.attacks.compiled import compile_classifier as compile_classifier
+    from art_versatile.attacks.description import attack_parameters as attack_parameters
+    from art_versatile.attacks.seeding import isolated_seed as isolated_seed
+    from art_versatile.attacks.suite import UNSEEN as UNSEEN
+    from art_versatile.attacks.suite import paper_attacks as paper_attacks
 
-__all__ = [
-    "CompiledDeepFool",
-    "CompiledTensorFlowV2Classifier",
-    "DifferenceLogitsRatio",
-    "attack_parameters",
-    "compile_attack",
-    "compile_classifier",
-    "isolated_seed",
-    "paper_attacks",
-    "unseen_attacks",
-]
-
-_HOME = {
-    "CompiledDeepFool": "compiled",
-    "CompiledTensorFlowV2Classifier": "compiled",
-    "DifferenceLogitsRatio": "compiled",
-    "attack_parameters": "description",
-    "compile_attack": "compiled",
-    "compile_classifier": "compiled",
-    "isolated_seed": "seeding",
-    "paper_attacks": "suite",
-    "unseen_attacks": "suite",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # As in the package above: importing ART and TensorFlow takes seconds.
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# Importing ART and TensorFlow takes seconds: it waits until a name that needs them is used.
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "adaptive": ["BackwardPassIdentity", "adaptive_attacks", "query_attacks", "through"],
+        "compiled": [
+            "CompiledDeepFool",
+            "CompiledTensorFlowV2Classifier",
+            "DifferenceLogitsRatio",
+            "compile_attack",
+            "compile_classifier",
+        ],
+        "description": ["attack_parameters"],
+        "seeding": ["isolated_seed"],
+        "suite": ["UNSEEN", "paper_attacks"],
+    },
+)

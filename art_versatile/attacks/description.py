@@ -14,8 +14,20 @@ from art.attacks.evasion import (
     FastGradientMethod,
     NewtonFool,
 )
+from art.estimators.classification.classifier import ClassGradientsMixin
+from art.estimators.estimator import LossGradientsMixin
 
-__all__ = ["attack_norm", "attack_parameters", "describe_attack", "plain_value"]
+from art_versatile.attacks.compiled.objects import inner_attack
+
+__all__ = [
+    "attack_norm",
+    "attack_parameters",
+    "attacked_classifiers",
+    "describe_attack",
+    "goes_through",
+    "plain_value",
+    "takes_gradients",
+]
 
 # Those whose class says it, not a parameter; a subclass before its base.
 _NORMS = {CarliniL0Method: "0", CarliniL2Method: "2", CarliniLInfMethod: "inf", DeepFool: "2", NewtonFool: "2"}
@@ -70,7 +82,7 @@ def describe_attack(attack: Any) -> dict[str, Any]:
     :param attack: An ART attack.
     :return: "class", "parameters", and the same of the attack's implementation as "inner" where it has one.
     """
-    inner = getattr(attack, "_attack", None)
+    inner = inner_attack(attack)
     description: dict[str, Any] = {
         "class": getattr(attack, "described_as", type(attack).__name__),
         "parameters": {
@@ -79,9 +91,57 @@ def describe_attack(attack: Any) -> dict[str, Any]:
             if name not in _UNSAID
         },
     }
-    if hasattr(inner, "attack_params"):
+    if inner is not None:
         description["inner"] = describe_attack(inner)
     return description
+
+
+def attacked_classifiers(attack: Any) -> list[Any]:
+    """
+    Every classifier that an attack computes on, its own and those of the attacks inside it.
+
+    :param attack: An ART attack.
+    :return: Each once.
+    """
+    found = [getattr(attack, name, None) for name in ("estimator", "estimator_orig")]
+    for part in _parts(attack):
+        found += attacked_classifiers(part)
+    return list({id(item): item for item in found if item is not None}.values())
+
+
+def goes_through(attack: Any, defence: Any) -> bool:
+    """
+    Whether every classifier that an attack computes on has the defence and no other, itself or with another way back.
+
+    :param attack: An ART attack.
+    :param defence: An ART preprocessor.
+    """
+    classifiers = attacked_classifiers(attack)
+    for classifier in classifiers:
+        defences = classifier.preprocessing_defences or []
+        if len(defences) != 1 or not defences[0].apply_predict:
+            return False
+        if defence is not defences[0] and defence is not getattr(defences[0], "defence", None):
+            return False
+    return bool(classifiers)
+
+
+def takes_gradients(attack: Any) -> bool:
+    """
+    Whether an attack asks its classifier for gradients, and not for predictions alone.
+
+    :param attack: An ART attack.
+    """
+    needed = getattr(attack, "estimator_requirements", ())
+    if any(isinstance(kind, type) and issubclass(kind, LossGradientsMixin | ClassGradientsMixin) for kind in needed):
+        return True
+    return any(takes_gradients(part) for part in _parts(attack))
+
+
+def _parts(attack: Any) -> list[Any]:
+    """The attacks inside an attack: its implementation, the members of an ensemble."""
+    inner = inner_attack(attack)
+    return [*([] if inner is None else [inner]), *(getattr(attack, "attacks", None) or [])]
 
 
 def plain_value(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,29 +13,26 @@ from art.attacks.evasion import (
     CarliniL2Method,
     DeepFool,
     FastGradientMethod,
-    MomentumIterativeMethod,
     ProjectedGradientDescent,
     SquareAttack,
 )
-from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_numpy import (
-    ProjectedGradientDescentNumpy,
-)
 from tqdm.auto import tqdm
 
-from art_versatile._checks import check_batch_size, check_choice
+from art_versatile._checks import check_batch_size, check_choice, check_integer
+from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy
+from art_versatile.defended import pixel_range
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
 
-__all__ = [
-    "PRESETS",
-    "DeepFoolByImage",
-    "MomentumIterativeMethodNumpy",
-    "paper_attacks",
-    "unseen_attacks",
-]
+__all__ = ["EFFORTS", "PAPER_ATTACKS", "UNSEEN", "DeepFoolByImage", "in_pixels", "paper_attacks"]
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+#: The attacks that the paper trains on, in its order.
+PAPER_ATTACKS = ("FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack")
+#: The one that it keeps out of training.
+UNSEEN = ("DeepFool",)
+#: How hard they try.
+EFFORTS: dict[str, dict[str, dict[str, Any]]] = {
     # The paper states eps, eps_step 0.01, 40 iterations and the norm; the rest are ART's defaults.
     "paper": {
         "iterative": {"max_iter": 40},
@@ -59,35 +57,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "DeepFool": {"max_iter": 10, "nb_grads": 3, "epsilon": 0.02},
     },
 }
-
-
-class MomentumIterativeMethodNumpy(MomentumIterativeMethod):
-    """
-    ART's MI-FGSM (arXiv 1710.06081) on ART's framework-independent loop.
-
-    ``MomentumIterativeMethod`` hands TensorFlow classifiers to a loop that does not implement the momentum and raises
-    ``NotImplementedError`` (ART 1.20.1); ``ProjectedGradientDescentNumpy`` does implement it, for every framework.
-
-    :param estimator: An ART classifier with loss gradients.
-    :param decay: Decay factor of the accumulated gradient.
-    :param kwargs: The other parameters of ``MomentumIterativeMethod``.
-    """
-
-    def __init__(self, estimator: Any, *, decay: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(estimator, decay=decay, **kwargs)
-        self.decay = decay
-        self._attack = ProjectedGradientDescentNumpy(
-            estimator=estimator,
-            norm=self.norm,
-            eps=self.eps,
-            eps_step=self.eps_step,
-            decay=self.decay,
-            max_iter=self.max_iter,
-            targeted=self.targeted,
-            num_random_init=self.num_random_init,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-        )
 
 
 class DeepFoolByImage(DeepFool):
@@ -117,91 +86,98 @@ class DeepFoolByImage(DeepFool):
             self.set_params(verbose=shown)
 
 
-def _budget(preset: str, eps: float, eps_step: float, batch_size: int) -> dict[str, dict[str, Any]]:
-    check_choice("preset", preset, tuple(PRESETS))
-    check_batch_size(batch_size)
-    for name, value in (("eps", eps), ("eps_step", eps_step)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
-            raise ValueError(f"Expected {name} to be a positive number, in units of the pixels. Received {value!r}.")
-    return PRESETS[preset]
+def in_pixels(name: str, share: float, classifier: Any) -> float:
+    """
+    A budget in units of a classifier's pixels.
+
+    :param name: Its name, for the message.
+    :param share: Share of the range of the pixels, above 0 and at most 1.
+    :param classifier: An ART classifier with ``clip_values``.
+    :return: The share times the width of the range.
+    :raises ValueError: If the share is anything else, or the classifier has no range of pixels, or several.
+    """
+    number = isinstance(share, int | float | np.integer | np.floating) and not isinstance(share, bool)
+    if not number or not 0 < share <= 1:
+        raise ValueError(
+            f"Expected {name} to be a share of the range of the pixels, above 0 and at most 1. Received {share!r}."
+        )
+    low, high = pixel_range(classifier)
+    return float(share) * (high - low)
 
 
 def paper_attacks(
     classifier: Any,
     eps: float = 16 / 255,
     *,
+    names: Sequence[str] | None = None,
     eps_step: float = 0.01,
     max_iter: int | None = None,
-    preset: str = "paper",
+    effort: str = "paper",
     batch_size: int = 32,
     verbose: bool = False,
 ) -> dict[str, EvasionAttack]:
     """
-    The six attacks that the paper trains on: FGSM, BIM, PGD, C&W, MI-FGSM, AutoAttack.
+    The six attacks that the paper trains on (:data:`PAPER_ATTACKS`); by name also the one that it does not
+    (:data:`UNSEEN`).
 
-    All but C&W (L2, unbounded) are bounded in L-infinity by ``eps``. AutoAttack is ART's ensemble (APGD-CE, APGD-DLR,
-    Square), without the DeepFool that ART puts into it, so that DeepFool stays unseen; it is not the standard ensemble
-    of Croce and Hein. Attacks remember the classifier as it is: build them again after changing its defences.
+    All but C&W and DeepFool (L2, unbounded) are bounded in L-infinity by ``eps``. AutoAttack is ART's ensemble
+    (APGD-CE, APGD-DLR, Square), without the DeepFool that ART puts into it, so that DeepFool stays unseen; it is not
+    the standard ensemble of Croce and Hein. DeepFool takes ART 1.20.1's step with ``nb_grads`` below the number of
+    classes, whose length is not the paper's (:class:`~art_versatile.attacks.CompiledDeepFool` says how they differ);
+    ART multiplies it by the width of the pixels' range, so that it is right for a width of 1 alone.
 
-    :param classifier: An ART ``TensorFlowV2Classifier`` or ``PyTorchClassifier`` with logits, as ART's APGD takes no
-        other. :func:`~art_versatile.attacks.compile_classifier` makes the first of a ``KerasClassifier``.
-    :param eps: Largest change of a pixel, in units of the pixels; the default is for pixels in [0, 1].
-    :param eps_step: Step size of BIM, PGD and MI-FGSM, in the same units (APGD: 2 eps at first, then its own).
-    :param max_iter: Iterations of BIM, PGD and MI-FGSM; by default the preset's (paper: 40, quick: 10).
-    :param preset: "paper", or "quick" (few iterations, see ``PRESETS``).
-    :param batch_size: Images attacked at once.
+    Attacks remember the classifier as it is: build them again after changing its defences.
+
+    :param classifier: An ART ``TensorFlowV2Classifier`` or ``PyTorchClassifier`` with logits and ``clip_values``;
+        AutoAttack takes no other. :func:`~art_versatile.attacks.compile_classifier` makes the first of a
+        ``KerasClassifier``.
+    :param eps: Largest change of a pixel, a share of the range of the pixels.
+    :param names: Out of ``PAPER_ATTACKS`` and ``UNSEEN``; None is ``PAPER_ATTACKS``.
+    :param eps_step: Step size of BIM, PGD and MI-FGSM, a share likewise (APGD: 2 eps at first, then its own).
+    :param max_iter: Iterations of BIM, PGD and MI-FGSM; by default the effort's (paper: 40, quick: 10).
+    :param effort: "paper", or "quick" (few iterations), a key of ``EFFORTS``.
+    :param batch_size: Images attacked at once; by DeepFool one.
     :param verbose: Show ART's progress bars.
-    :return: Name -> attack, in the paper's order.
-    :raises ValueError: If a parameter is not as expected, or from ART for another classifier.
+    :return: Name -> attack, in the order of ``names``.
+    :raises ValueError: If a name, an effort, a budget or a count is not as said, DeepFool is asked for pixels in a
+        range of another width than 1, or ART refuses the classifier.
     """
-    budget = _budget(preset, eps, eps_step, batch_size)
-    iterative = {**budget["iterative"], **({} if max_iter is None else {"max_iter": max_iter})}
-    common = {"norm": np.inf, "eps": float(eps), "eps_step": float(eps_step), "batch_size": batch_size}
-    apgd = {**common, "eps_step": 2.0 * float(eps), **budget["APGD"], "verbose": verbose}
-    members = [
-        AutoProjectedGradientDescent(classifier, loss_type="cross_entropy", **apgd),
-        AutoProjectedGradientDescent(classifier, loss_type="difference_logits_ratio", **apgd),
-        SquareAttack(
-            classifier,
-            norm=np.inf,
-            eps=float(eps),
-            p_init=0.8,
-            batch_size=batch_size,
-            verbose=verbose,
-            **budget["Square"],
-        ),
+    chosen = [
+        check_choice("names", name, (*PAPER_ATTACKS, *UNSEEN)) for name in (PAPER_ATTACKS if names is None else names)
     ]
-    return {
-        "FGSM": FastGradientMethod(classifier, norm=np.inf, eps=float(eps), batch_size=batch_size),
-        "BIM": BasicIterativeMethod(
-            classifier,
-            eps=float(eps),
-            eps_step=float(eps_step),
-            batch_size=batch_size,
-            verbose=verbose,
-            **iterative,
-        ),
-        "PGD": ProjectedGradientDescent(classifier, num_random_init=1, verbose=verbose, **common, **iterative),
-        "C&W": CarliniL2Method(classifier, batch_size=batch_size, verbose=verbose, **budget["C&W"]),
-        "MI-FGSM": MomentumIterativeMethodNumpy(classifier, decay=1.0, verbose=verbose, **common, **iterative),
-        "AutoAttack": AutoAttack(
-            classifier, norm=np.inf, eps=float(eps), eps_step=2.0 * float(eps), attacks=members, batch_size=batch_size
-        ),
+    spent = EFFORTS[check_choice("effort", effort, tuple(EFFORTS))]
+    check_batch_size(batch_size)
+    bound, step = in_pixels("eps", eps, classifier), in_pixels("eps_step", eps_step, classifier)
+    iterative = spent["iterative"] if max_iter is None else {"max_iter": check_integer("max_iter", max_iter)}
+    fgsm: dict[str, Any] = {"norm": np.inf, "eps": bound, "batch_size": batch_size}
+    shown: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
+    steps: dict[str, Any] = {"eps": bound, "eps_step": step, **shown, **iterative}
+    makers: dict[str, Callable[[], EvasionAttack]] = {
+        "FGSM": lambda: FastGradientMethod(classifier, **fgsm),
+        "BIM": lambda: BasicIterativeMethod(classifier, **steps),
+        "PGD": lambda: ProjectedGradientDescent(classifier, norm=np.inf, num_random_init=1, **steps),
+        "C&W": lambda: CarliniL2Method(classifier, **shown, **spent["C&W"]),
+        "MI-FGSM": lambda: MomentumIterativeMethodNumpy(classifier, norm=np.inf, decay=1.0, **steps),
+        "AutoAttack": lambda: _auto_attack(classifier, bound, spent, shown),
+        "DeepFool": lambda: _deepfool(classifier, spent["DeepFool"], verbose),
     }
+    return {name: makers[name]() for name in chosen}
 
 
-def unseen_attacks(classifier: Any, *, preset: str = "paper", verbose: bool = False) -> dict[str, EvasionAttack]:
-    """
-    The attack that the paper keeps out of training: DeepFool (L2, unbounded).
+def _auto_attack(classifier: Any, eps: float, spent: dict[str, dict[str, Any]], shown: dict[str, Any]) -> AutoAttack:
+    bounded: dict[str, Any] = {"norm": np.inf, "eps": eps, **shown}
+    members = [
+        AutoProjectedGradientDescent(classifier, loss_type=loss, eps_step=2.0 * eps, **bounded, **spent["APGD"])
+        for loss in ("cross_entropy", "difference_logits_ratio")
+    ]
+    members.append(SquareAttack(classifier, p_init=0.8, **bounded, **spent["Square"]))
+    return AutoAttack(
+        classifier, norm=np.inf, eps=eps, eps_step=2.0 * eps, attacks=members, batch_size=shown["batch_size"]
+    )
 
-    With ``nb_grads`` below the number of classes it takes ART 1.20.1's step, whose length is not the paper's:
-    :class:`~art_versatile.attacks.CompiledDeepFool` says how they differ. The tables of this package are of ART's,
-    as that class is with ``as_art=True``.
 
-    :param classifier: An ART classifier with class gradients and logits, ``clip_values=(0, 1)``.
-    :param preset: "paper" or "quick".
-    :param verbose: Show ART's progress bar.
-    :return: Name -> attack.
-    """
-    budget = _budget(preset, 1.0, 1.0, 1)
-    return {"DeepFool": DeepFoolByImage(classifier, batch_size=1, verbose=verbose, **budget["DeepFool"])}
+def _deepfool(classifier: Any, spent: dict[str, Any], verbose: bool) -> DeepFoolByImage:
+    low, high = pixel_range(classifier)
+    if high - low != 1:
+        raise ValueError(f"Expected clip_values of width 1, as (0, 1), for DeepFool. Received {(low, high)}.")
+    return DeepFoolByImage(classifier, batch_size=1, verbose=verbose, **spent)

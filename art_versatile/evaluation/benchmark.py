@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from art_versatile._checks import check_choice, check_clip_values, check_images, check_integer
-from art_versatile.attacks.adaptive import attacked_classifiers, goes_through, takes_gradients
-from art_versatile.attacks.description import attack_norm, attack_parameters, plain_value
+from art_versatile.attacks.description import (
+    attack_norm,
+    attack_parameters,
+    attacked_classifiers,
+    goes_through,
+    plain_value,
+    takes_gradients,
+)
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.evaluation.metrics import hits, mae, psnr, ssim
 from art_versatile.evaluation.records import (

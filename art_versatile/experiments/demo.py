@@ -56,7 +56,7 @@ def run_demo(
 
     from art_versatile.attacks.adaptive import adaptive_attacks
     from art_versatile.attacks.compiled import compile_attack, compile_classifier
-    from art_versatile.attacks.suite import paper_attacks, unseen_attacks
+    from art_versatile.attacks.suite import PAPER_ATTACKS, UNSEEN, paper_attacks
     from art_versatile.evaluation.benchmark import Benchmark
     from art_versatile.evaluation.checks import masking_checks, verdict, with_flags
     from art_versatile.experiments.panels import in_turn, make_panels, progress_line
@@ -77,8 +77,7 @@ def run_demo(
     )
     benchmark.clean()
     tell(progress_line(benchmark.records, "clean", "clean"))
-    attacks = paper_attacks(classifier, eps=float(eps), preset="quick", batch_size=20)
-    attacks |= unseen_attacks(classifier, preset="quick")
+    attacks = paper_attacks(classifier, float(eps), names=(*PAPER_ATTACKS, *UNSEEN), effort="quick", batch_size=20)
     pictures: dict[str, tuple[int, np.ndarray]] = {}
     for name, attack in attacks.items():
         in_turn(pictures, name, benchmark.static(name, compile_attack(attack)))

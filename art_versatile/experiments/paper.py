@@ -106,7 +106,7 @@ def reproduce(
 
     from art_versatile import baselines
     from art_versatile.attacks.compiled import compile_attack, compile_classifier
-    from art_versatile.attacks.suite import paper_attacks, unseen_attacks
+    from art_versatile.attacks.suite import PAPER_ATTACKS, UNSEEN, paper_attacks
     from art_versatile.evaluation.benchmark import Benchmark
     from art_versatile.evaluation.metrics import hits
     from art_versatile.experiments.panels import in_turn, make_panels, progress_line
@@ -146,11 +146,10 @@ def reproduce(
     )
     folder.mkdir(parents=True, exist_ok=True)
     benchmark.clean()
-    suite: dict[str, Any] = paper_attacks(target, eps=float(eps), preset=preset, batch_size=batch_size)
-    suite |= unseen_attacks(target, preset=preset)
+    suite = paper_attacks(target, float(eps), names=(*PAPER_ATTACKS, *UNSEEN), effort=preset, batch_size=batch_size)
     pictures: dict[str, tuple[int, np.ndarray]] = {}
     for name, attack in suite.items():
-        compile_attack(attack)
+        attack = compile_attack(attack)
         as_file = f"{name}, as PNG"
         if not benchmark.done(name, attack) or not benchmark.done(as_file, attack, extra={"storage": _STORAGE}):
             x_adv = benchmark.static(name, attack)
@@ -216,7 +215,7 @@ def _strengths(benchmark: Any, preset: str, tell: Callable[[str], None], path: P
     for eps in STRENGTHS[preset][0]:
         for steps in STRENGTHS[preset][1]:
             suite = paper_attacks(
-                benchmark.classifier, eps, max_iter=steps, preset=preset, batch_size=benchmark.batch_size
+                benchmark.classifier, eps, max_iter=steps, effort=preset, batch_size=benchmark.batch_size
             )
             for name in ("PGD", "MI-FGSM"):
                 attack = compile_attack(suite[name])

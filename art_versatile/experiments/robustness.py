@@ -130,7 +130,7 @@ def evaluate(
         raise ValueError(f"Expected defences by other names than {[NO_DEFENCE, *CONTROLS]}. Received {list(defences)}.")
 
     from art_versatile.attacks.compiled import compile_attack, compile_classifier
-    from art_versatile.attacks.suite import paper_attacks, unseen_attacks
+    from art_versatile.attacks.suite import paper_attacks
     from art_versatile.evaluation.benchmark import Benchmark
 
     tell = report or (lambda line: None)
@@ -148,15 +148,14 @@ def evaluate(
         "evaluations": evaluations,
         "file": folder / "records.json",
     }
-    settings: dict[str, Any] = {"preset": preset, "max_iter": max_iter, "batch_size": batch_size}
+    settings: dict[str, Any] = {"effort": preset, "max_iter": max_iter, "batch_size": batch_size}
     benchmark = Benchmark(x=x, y=y, defences=defences, **common)
     runs = _Runs(benchmark, tell)
     runs.clean()
     if "static" in threats:
-        suite: dict[str, Any] = paper_attacks(target, eps=float(eps), **settings)
-        suite |= unseen_attacks(target, preset=preset)
-        for name in suite if attacks is None else attacks:
-            runs.static(name, compile_attack(suite[name]))
+        chosen = STATIC if attacks is None else attacks
+        for name, attack in paper_attacks(target, float(eps), names=chosen, **settings).items():
+            runs.static(name, compile_attack(attack))
         for budget in other_eps:
             suite = paper_attacks(target, eps=float(budget), **settings)
             for name in OTHER_BUDGETS if attacks is None else [a for a in attacks if a in OTHER_BUDGETS]:
@@ -233,11 +232,11 @@ def _attack_defence(
     batch_size: int,
     seed: int,
 ) -> None:
-    from art_versatile.attacks.adaptive import BUDGETS, adaptive_attacks, adaptive_pgd, query_attacks
+    from art_versatile.attacks.adaptive import ADAPTIVE_EFFORTS, adaptive_attacks, adaptive_pgd, query_attacks
 
     target, defence = runs.benchmark.classifier, runs.benchmark.defences[name]
     draws = eot_samples if runs.benchmark.is_random(name) else 1
-    options: dict[str, Any] = {"preset": preset, "batch_size": batch_size}
+    options: dict[str, Any] = {"effort": preset, "batch_size": batch_size}
     if "query" in threats:
         for attack_of, attack in query_attacks(target, defence, eps, **options).items():
             runs.through(attack_of, name, attack, "query")
@@ -247,7 +246,7 @@ def _attack_defence(
     for attack_of, attack in attacks.items():
         runs.through(f"adaptive {attack_of}", name, attack)
     defended = attacks["PGD"].estimator
-    longer = 3 * BUDGETS[preset]["PGD"]["max_iter"]
+    longer = 3 * ADAPTIVE_EFFORTS[preset]["PGD"]["max_iter"]
     runs.through("adaptive PGD", name, adaptive_pgd(defended, eps, max_iter=longer, **options))
     for budget in [*other_eps, UNBOUNDED]:
         runs.through("adaptive PGD", name, adaptive_pgd(defended, budget, **options))
@@ -267,7 +266,7 @@ def _attack_controls(runs: _Runs, eps: float, eot_samples: int, batch_size: int,
 
     benchmark = runs.benchmark
     runs.clean()
-    static = paper_attacks(benchmark.classifier, eps=eps, preset="quick", batch_size=batch_size)["PGD"]
+    static = paper_attacks(benchmark.classifier, eps=eps, effort="quick", batch_size=batch_size)["PGD"]
     runs.static("PGD", compile_attack(static))
     for name, defence in benchmark.defences.items():
         draws = eot_samples if benchmark.is_random(name) else 1

@@ -5,28 +5,45 @@ import json
 
 import numpy as np
 import pytest
-from art.attacks.evasion import AutoAttack, FastGradientMethod, ProjectedGradientDescent, SquareAttack
+from art.attacks.evasion import (
+    AutoAttack,
+    AutoProjectedGradientDescent,
+    CarliniL2Method,
+    DeepFool,
+    FastGradientMethod,
+    ProjectedGradientDescent,
+    SquareAttack,
+)
 
 from art_versatile.attacks import compile_attack, compile_classifier
-from art_versatile.attacks.description import attack_parameters, describe_attack, plain_value
-from art_versatile.attacks.suite import PRESETS, paper_attacks, unseen_attacks
+from art_versatile.attacks.compiled.objects import inner_attack
+from art_versatile.attacks.description import (
+    attack_parameters,
+    attacked_classifiers,
+    describe_attack,
+    goes_through,
+    plain_value,
+    takes_gradients,
+)
+from art_versatile.attacks.suite import EFFORTS, PAPER_ATTACKS, UNSEEN, paper_attacks
+from art_versatile.baselines import Identity
+from art_versatile.defended import defend
 
 EPS = 16 / 255
 
 
 class TestAttackParameters:
-    @pytest.mark.parametrize("preset", PRESETS)
-    def test_plain_data_that_says_the_same_each_time(self, tiny_classifier, preset):
-        for make in (paper_attacks, unseen_attacks):
-            first, second = (
-                {name: attack_parameters(a) for name, a in make(tiny_classifier, preset=preset).items()}
-                for _ in range(2)
+    @pytest.mark.parametrize("effort", EFFORTS)
+    def test_plain_data_that_says_the_same_each_time(self, tiny_classifier, effort):
+        first, second = (
+            {name: attack_parameters(attack) for name, attack in made.items()}
+            for made in (
+                paper_attacks(tiny_classifier, names=(*PAPER_ATTACKS, *UNSEEN), effort=effort) for _ in range(2)
             )
-            assert first == second
-            assert json.loads(json.dumps(first, allow_nan=False)) == first
-            text = json.dumps(first)
-            assert "0x" not in text
-            assert "<" not in text
+        )
+        assert first == second
+        assert json.loads(json.dumps(first, allow_nan=False)) == first
+        assert not any(part in json.dumps(first) for part in ("0x", "<"))  # no address, no object
 
     def test_what_they_say(self, tiny_classifier):
         attacks = paper_attacks(tiny_classifier)
@@ -50,7 +67,7 @@ class TestAttackParameters:
         minimal = FastGradientMethod(tiny_classifier, eps=0.1, eps_step=0.02, minimal=True)
         assert attack_parameters(minimal)["eps_step"] == 0.02
         # ART's loops are subclasses of the one step.
-        loop = ProjectedGradientDescent(tiny_classifier, eps=0.1, eps_step=0.02)._attack
+        loop = inner_attack(ProjectedGradientDescent(tiny_classifier, eps=0.1, eps_step=0.02))
         assert isinstance(loop, FastGradientMethod)
         assert attack_parameters(loop)["eps_step"] == 0.02
 
@@ -113,6 +130,37 @@ class TestDescribeAttack:
         described = describe_attack(compile_attack(make()))
         assert described == describe_attack(make())
         assert "Lean" not in json.dumps(described)
+
+
+class TestWhatAnAttackComputesOn:
+    def test_classifiers_of_attacks_inside(self, tiny_classifier):
+        attack = paper_attacks(tiny_classifier, effort="quick")["AutoAttack"]
+        found = attacked_classifiers(attack)
+        assert tiny_classifier in found
+        assert len(found) == 3  # APGD makes a classifier of its own, twice
+        assert not goes_through(attack, Identity())
+
+    def test_one_member_round_the_defence(self, tiny_classifier):
+        defence = Identity()
+        defended = defend(tiny_classifier, defence)
+        inside = FastGradientMethod(defended)
+        outside = FastGradientMethod(tiny_classifier)
+        for members, expected in (([inside], True), ([inside, outside], False)):
+            attack = AutoAttack(defended, attacks=members)
+            assert goes_through(attack, defence) is expected
+
+    def test_gradients(self, tiny_classifier):
+        for kind in (FastGradientMethod, ProjectedGradientDescent, CarliniL2Method, DeepFool):
+            assert takes_gradients(kind(tiny_classifier))
+        square = SquareAttack(tiny_classifier)
+        assert not takes_gradients(square)
+        assert not takes_gradients(AutoAttack(tiny_classifier, attacks=[square]))
+        apgd = AutoProjectedGradientDescent(tiny_classifier, loss_type="cross_entropy")
+        assert takes_gradients(AutoAttack(tiny_classifier, attacks=[square, apgd]))
+
+    def test_no_attack_at_all(self):
+        assert attacked_classifiers(object()) == []
+        assert not goes_through(object(), Identity())
 
 
 def function():

@@ -87,7 +87,7 @@ def test_what_is_no_seed(seed):
 
 
 def test_random_attacks_are_reproducible_in_it(tiny_classifier, tiny_images):
-    attack = paper_attacks(tiny_classifier, preset="quick", max_iter=1)["PGD"]
+    attack = paper_attacks(tiny_classifier, effort="quick", max_iter=1)["PGD"]
     made = []
     for seed in (0, 0, 1):
         with isolated_seed(seed):

@@ -1,39 +1,26 @@
 from __future__ import annotations
 
 import json
-import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from art.attacks.evasion import (
-    AutoAttack,
-    AutoProjectedGradientDescent,
-    DeepFool,
-    FastGradientMethod,
-    MomentumIterativeMethod,
-    SquareAttack,
-)
+from art.attacks.evasion import AutoAttack, AutoProjectedGradientDescent, DeepFool, FastGradientMethod, SquareAttack
+from art.estimators.classification import TensorFlowV2Classifier
 
+from art_versatile.attacks.compiled.objects import copied
 from art_versatile.attacks.seeding import isolated_seed
-from art_versatile.attacks.suite import (
-    PRESETS,
-    DeepFoolByImage,
-    MomentumIterativeMethodNumpy,
-    paper_attacks,
-    unseen_attacks,
-)
+from art_versatile.attacks.suite import EFFORTS, PAPER_ATTACKS, UNSEEN, DeepFoolByImage, paper_attacks
 
-NAMES = ("FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack")
 BOUNDED = ("FGSM", "BIM", "PGD", "MI-FGSM", "AutoAttack")
 EPS = 16 / 255
 
 
 @pytest.fixture(scope="module")
 def adversarial(tiny_classifier, tiny_images, tiny_labels):
-    """Each attack's images, preset quick."""
-    attacks = {**paper_attacks(tiny_classifier, preset="quick"), **unseen_attacks(tiny_classifier, preset="quick")}
-    assert tuple(attacks) == (*NAMES, "DeepFool")
+    """Each attack's images, effort quick."""
+    attacks = paper_attacks(tiny_classifier, names=(*PAPER_ATTACKS, *UNSEEN), effort="quick")
     made, before = {}, [w.copy() for w in tiny_classifier.model.get_weights()]
     for name, attack in attacks.items():
         with isolated_seed(0):
@@ -44,7 +31,7 @@ def adversarial(tiny_classifier, tiny_images, tiny_labels):
 
 
 class TestAttacksRun:
-    @pytest.mark.parametrize("name", [*NAMES, "DeepFool"])
+    @pytest.mark.parametrize("name", [*PAPER_ATTACKS, "DeepFool"])
     def test_images(self, adversarial, tiny_classifier, tiny_images, tiny_labels, name):
         x = adversarial[name]
         assert x.shape == tiny_images.shape
@@ -77,7 +64,7 @@ class TestAttacksRun:
 class TestPaperAttacks:
     def test_parameters_of_the_paper(self, tiny_classifier):
         attacks = paper_attacks(tiny_classifier)
-        assert tuple(attacks) == NAMES
+        assert tuple(attacks) == PAPER_ATTACKS == ("FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack")
         for name in BOUNDED:
             assert attacks[name].eps == EPS
             assert attacks[name].norm == np.inf
@@ -111,54 +98,84 @@ class TestPaperAttacks:
         assert attacks["AutoAttack"].attacks[0].max_iter == 100
         assert attacks["FGSM"].eps == attacks["AutoAttack"].eps == 0.1
 
-    def test_quick_is_less_of_everything(self):
-        assert list(PRESETS) == ["paper", "quick"]
-        for name, budget in PRESETS["quick"].items():
-            assert budget["max_iter"] <= PRESETS["paper"][name]["max_iter"]
+    def test_by_name(self, tiny_classifier):
+        assert list(paper_attacks(tiny_classifier, names=["PGD", "DeepFool", "FGSM"])) == ["PGD", "DeepFool", "FGSM"]
+        (deepfool,) = paper_attacks(tiny_classifier, names=UNSEEN, verbose=True).values()
+        assert isinstance(deepfool, DeepFool)
+        assert (deepfool.max_iter, deepfool.nb_grads, deepfool.batch_size, deepfool.verbose) == (100, 10, 1, True)
+
+    def test_an_attack_that_is_not_asked_for_asks_nothing_of_the_classifier(self):
+        """ART's AutoAttack takes logits alone, its DLR three classes."""
+        model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
+        classifier = TensorFlowV2Classifier(model, 2, (4, 4, 3), clip_values=(0, 1))
+        assert list(paper_attacks(classifier, names=["FGSM", "PGD"])) == ["FGSM", "PGD"]
+
+    @pytest.mark.parametrize("clip_values", [(0, 255), (-1, 1), (np.zeros(3), np.full(3, 255))])
+    def test_budgets_are_shares_of_the_range_of_the_pixels(self, tiny_classifier, clip_values):
+        classifier = copied(tiny_classifier)
+        classifier.set_params(clip_values=clip_values)
+        width = float(np.max(clip_values[1]) - np.min(clip_values[0]))
+        attacks = paper_attacks(classifier)
+        members = attacks["AutoAttack"].attacks
+        for attack in [*(attacks[name] for name in BOUNDED), *members]:
+            assert attack.eps == pytest.approx(EPS * width)
+        for name in ("BIM", "PGD", "MI-FGSM"):
+            assert attacks[name].eps_step == pytest.approx(0.01 * width)
+        assert members[0].eps_step == pytest.approx(2 * EPS * width)
+
+    def test_deepfool_is_for_a_width_of_one(self, tiny_classifier):
+        """ART multiplies its step by the width."""
+        classifier = copied(tiny_classifier)
+        classifier.set_params(clip_values=(-0.5, 0.5))
+        paper_attacks(classifier, names=UNSEEN)
+        classifier.set_params(clip_values=(0, 255))
+        with pytest.raises(ValueError, match=r"Expected clip_values of width 1, as \(0, 1\), for DeepFool"):
+            paper_attacks(classifier, names=UNSEEN)
+
+    def test_quick_is_less_of_everything(self, tiny_classifier):
+        assert list(EFFORTS) == ["paper", "quick"]
+        for name, spent in EFFORTS["quick"].items():
+            assert spent["max_iter"] <= EFFORTS["paper"][name]["max_iter"]
             for parameter in ("nb_random_init", "nb_restarts", "binary_search_steps", "nb_grads"):
-                assert budget.get(parameter, 0) <= PRESETS["paper"][name].get(parameter, 0)
-
-    def test_quick(self, tiny_classifier):
-        attacks = paper_attacks(tiny_classifier, preset="quick")
-        assert [attacks[n].max_iter for n in ("BIM", "PGD", "MI-FGSM", "C&W")] == [10] * 4
+                assert spent.get(parameter, 0) <= EFFORTS["paper"][name].get(parameter, 0)
+        attacks = paper_attacks(tiny_classifier, names=(*PAPER_ATTACKS, *UNSEEN), effort="quick")
+        assert [attacks[n].max_iter for n in ("BIM", "PGD", "MI-FGSM", "C&W", "DeepFool")] == [10] * 5
         assert attacks["AutoAttack"].attacks[2].max_iter == 50
-        assert unseen_attacks(tiny_classifier, preset="quick")["DeepFool"].max_iter == 10
 
-    def test_presets_are_not_shared(self, tiny_classifier):
-        before = json.dumps(PRESETS)
-        paper_attacks(tiny_classifier, preset="quick", max_iter=7)["BIM"].set_params(max_iter=8)
-        assert json.dumps(PRESETS) == before
+    def test_efforts_are_not_shared(self, tiny_classifier):
+        before = json.dumps(EFFORTS)
+        paper_attacks(tiny_classifier, effort="quick", max_iter=7)["BIM"].set_params(max_iter=8)
+        assert json.dumps(EFFORTS) == before
 
     def test_a_small_eps(self, tiny_classifier, tiny_images):
         """A step larger than the ball is cut back to it."""
-        attacks = paper_attacks(tiny_classifier, 2 / 255, preset="quick", max_iter=2)
-        for name in ("BIM", "PGD", "MI-FGSM"):
-            change = np.abs(attacks[name].generate(tiny_images[:2]) - tiny_images[:2]).max()
-            assert change <= 2 / 255 + 1e-6
+        attacks = paper_attacks(tiny_classifier, 2 / 255, names=["BIM", "PGD", "MI-FGSM"], max_iter=2)
+        for attack in attacks.values():
+            assert np.abs(attack.generate(tiny_images[:2]) - tiny_images[:2]).max() <= 2 / 255 + 1e-6
 
-    @pytest.mark.parametrize("make", [paper_attacks, unseen_attacks])
-    def test_preset(self, tiny_classifier, make):
-        with pytest.raises(ValueError, match=r"Expected preset to be one of \['paper', 'quick'\]\. Received 'fast'\."):
-            make(tiny_classifier, preset="fast")
-
-    @pytest.mark.parametrize("batch_size", [0, 1.5, True])
-    def test_batch_size(self, tiny_classifier, batch_size):
-        with pytest.raises(ValueError, match="Expected batch_size to be an integer of at least 1"):
-            paper_attacks(tiny_classifier, batch_size=batch_size)
-
-    @pytest.mark.parametrize("value", [0, -0.1, np.inf, np.nan, True, "0.1", None])
-    @pytest.mark.parametrize("name", ["eps", "eps_step"])
-    def test_budget(self, tiny_classifier, name, value):
-        expected = f"Expected {name} to be a positive number, in units of the pixels. Received {value!r}."
-        with pytest.raises(ValueError, match=re.escape(expected)):
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("effort", "full"),
+            ("names", ["PGD", "CW"]),
+            ("max_iter", 0),
+            *(("batch_size", value) for value in (0, 1.5, True)),
+            *(
+                (name, value)
+                for name in ("eps", "eps_step")
+                for value in (0, -0.1, 16, np.inf, np.nan, True, "0.1", None)
+            ),
+        ],
+    )
+    def test_bad_values(self, tiny_classifier, name, value):
+        with pytest.raises(ValueError, match=f"Expected {name} to be .* Received"):
             paper_attacks(tiny_classifier, **{name: value})
 
-    def test_unseen(self, tiny_classifier):
-        attacks = unseen_attacks(tiny_classifier, verbose=True)
-        assert list(attacks) == ["DeepFool"]
-        assert isinstance(attacks["DeepFool"], DeepFool)
-        assert (attacks["DeepFool"].max_iter, attacks["DeepFool"].nb_grads) == (100, 10)
-        assert attacks["DeepFool"].verbose
+    def test_without_a_range_of_pixels_there_is_no_share(self, tiny_classifier):
+        classifier = copied(tiny_classifier)
+        classifier.set_params(clip_values=None)
+        with pytest.raises(ValueError, match="Expected an ART classifier with clip_values"):
+            paper_attacks(classifier)
 
 
 class TestDeepFoolByImage:
@@ -178,51 +195,3 @@ class TestDeepFoolByImage:
         with pytest.raises(TypeError):
             attack.generate([None])
         assert attack.verbose is verbose
-
-
-def mi_fgsm(model, x, labels, eps, step, iterations, decay):
-    """Algorithm 1 of arXiv 1710.06081, written out."""
-    adversarial, velocity = x.astype(np.float64), np.zeros(x.shape)
-    for _ in range(iterations):
-        image = tf.Variable(adversarial.astype(np.float32))
-        with tf.GradientTape() as tape:
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(image))
-        gradient = tape.gradient(loss, image).numpy().astype(np.float64)
-        velocity = decay * velocity + gradient / np.abs(gradient).sum((1, 2, 3), keepdims=True)
-        adversarial = np.clip(adversarial + step * np.sign(velocity), np.maximum(x - eps, 0), np.minimum(x + eps, 1))
-    return adversarial
-
-
-class TestMomentumIterativeMethod:
-    @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
-    def test_against_the_algorithm(self, tiny_classifier, tiny_images, tiny_labels, decay):
-        attack = MomentumIterativeMethodNumpy(
-            tiny_classifier, decay=decay, eps=0.05, eps_step=0.01, max_iter=8, batch_size=3, verbose=False
-        )
-        expected = mi_fgsm(tiny_classifier.model, tiny_images, tiny_labels, 0.05, 0.01, 8, decay)
-        np.testing.assert_allclose(attack.generate(tiny_images, y=np.eye(10)[tiny_labels]), expected, atol=1e-6)
-
-    def test_the_momentum_matters(self, tiny_classifier, tiny_images):
-        with_it, without = (
-            MomentumIterativeMethodNumpy(
-                tiny_classifier, decay=d, eps=0.05, eps_step=0.01, max_iter=8, verbose=False
-            ).generate(tiny_images)
-            for d in (1.0, 0.0)
-        )
-        assert np.abs(with_it - without).max() > 0.005
-
-    def test_set_params_reaches_the_loop(self, tiny_classifier, tiny_images, tiny_labels):
-        attack = paper_attacks(tiny_classifier)["MI-FGSM"]
-        attack.set_params(eps=0.03, eps_step=0.02, max_iter=5, decay=0.5, batch_size=2)
-        assert (attack.eps, attack.decay, attack.max_iter) == (0.03, 0.5, 5)
-        expected = mi_fgsm(tiny_classifier.model, tiny_images, tiny_labels, 0.03, 0.02, 5, 0.5)
-        np.testing.assert_allclose(attack.generate(tiny_images, y=np.eye(10)[tiny_labels]), expected, atol=1e-6)
-
-    def test_it_is_arts(self, tiny_classifier, tiny_images):
-        attack = MomentumIterativeMethodNumpy(tiny_classifier)
-        assert isinstance(attack, MomentumIterativeMethod)
-        assert attack.estimator is tiny_classifier
-        assert attack.decay == 1.0
-        # The day that this no longer raises, ART's own will do.
-        with pytest.raises(NotImplementedError):
-            MomentumIterativeMethod(tiny_classifier, max_iter=1, verbose=False).generate(tiny_images[:1])

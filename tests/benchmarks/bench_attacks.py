@@ -31,17 +31,13 @@ from art.attacks.evasion import (
     CarliniL2Method,
     DeepFool,
     FastGradientMethod,
-    MomentumIterativeMethod,
     ProjectedGradientDescent,
     SquareAttack,
-)
-from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_numpy import (
-    ProjectedGradientDescentNumpy,
 )
 from art.estimators.classification import TensorFlowV2Classifier
 from PIL import Image
 
-from art_versatile.attacks.compiled import compile_attack
+from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy, compile_attack
 from art_versatile.classifiers import efficientnet_lite0
 
 SIZE, SEED, EPS, STEP = 224, 0, 4 / 255, 1 / 255
@@ -65,12 +61,6 @@ def attacks(quick: bool, batch: int) -> dict[str, Callable[[Any], Any]]:
     steps = 3 if quick else 10
     bounded = {"eps": EPS, "eps_step": STEP, "max_iter": steps, "batch_size": batch, "verbose": False}
 
-    def momentum(classifier: Any) -> Any:
-        attack = MomentumIterativeMethod(classifier, **bounded)
-        # ART's TensorFlow loop raises NotImplementedError; its NumPy loop serves both sides.
-        attack._attack = ProjectedGradientDescentNumpy(classifier, decay=1.0, **bounded)
-        return attack
-
     def apgd(loss: str) -> Callable[[Any], Any]:
         return lambda classifier: AutoProjectedGradientDescent(
             classifier, loss_type=loss, nb_random_init=1, **{**bounded, "eps_step": 2 * EPS}
@@ -79,7 +69,8 @@ def attacks(quick: bool, batch: int) -> dict[str, Callable[[Any], Any]]:
     return {
         "FGSM": lambda c: FastGradientMethod(c, eps=EPS, batch_size=batch),
         f"PGD-{steps}": lambda c: ProjectedGradientDescent(c, num_random_init=1, **bounded),
-        f"MI-FGSM-{steps}": momentum,
+        # ART's TensorFlow loop raises NotImplementedError; its NumPy loop serves both sides.
+        f"MI-FGSM-{steps}": lambda c: MomentumIterativeMethodNumpy(c, decay=1.0, **bounded),
         "C&W": lambda c: CarliniL2Method(
             c,
             binary_search_steps=1,

@@ -17,8 +17,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from art_versatile._version import __version__
 from art_versatile.attacks import attack_parameters, isolated_seed, paper_attacks
-from art_versatile.attacks.adaptive import defend, through
 from art_versatile.baselines import Identity, RandomResizing
+from art_versatile.defended import defend, through
 from art_versatile.evaluation.benchmark import PACKAGES, Benchmark, versions
 from art_versatile.evaluation.records import load_records, record_key, save_records
 
@@ -181,7 +181,7 @@ class TestStatic:
         assert {(r.norm, r.eps) for r in benchmark.records} == {("2", None)}
 
     def test_nested_parameters(self, make, tiny_classifier, tiny_images, tiny_labels):
-        attack = paper_attacks(tiny_classifier, preset="quick", max_iter=1)["AutoAttack"]
+        attack = paper_attacks(tiny_classifier, effort="quick", max_iter=1)["AutoAttack"]
         benchmark = make(x=tiny_images[:2], y=tiny_labels[:2])
         benchmark.static("AutoAttack", attack)
         assert len(benchmark.records[0].attack_parameters["attacks"]) == 3

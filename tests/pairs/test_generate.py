@@ -25,7 +25,7 @@ from art.estimators.classification import TensorFlowV2Classifier
 from PIL import Image
 
 from art_versatile.attacks import compile_attack, compile_classifier
-from art_versatile.attacks.suite import MomentumIterativeMethodNumpy
+from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy
 from art_versatile.pairs import PairStore, generate_pairs
 from art_versatile.pairs import _units as units_module
 

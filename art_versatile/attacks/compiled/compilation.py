@@ -1,65 +1,61 @@
-"""
-ART's own attack objects, made fast on TensorFlow: the same classifier with compiled gradients.
-
-ART's ``TensorFlowV2Classifier`` predicts through ``tf.function`` but computes every gradient eagerly, one operation
-at a time, and the gradient of the class scores once for each class. :class:`CompiledTensorFlowV2Classifier` traces
-each of them once, defences included, and gives the same numbers. An attack built on it is compiled without more ado,
-but for four: ``AutoProjectedGradientDescent`` makes itself a classifier of the stock kind, ``DeepFool`` asks for
-one class at a time and for gradients that it never uses, ``MomentumIterativeMethod`` refuses TensorFlow, and
-``ProjectedGradientDescent`` predicts every image twice for a log message. :func:`compile_attack` sees to these.
-
-Limits: a defence whose ``forward`` draws from NumPy or from Python's ``random``, or that cannot be traced, runs on
-ART's own path (a RuntimeWarning says so). State that ``forward`` keeps in Python (a call counter, say) is seen at
-tracing only.
-"""
+"""Compiled classifiers of ART's, and ART's attacks on them."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import art
 import tensorflow as tf
 from art.attacks.attack import EvasionAttack
-from art.attacks.evasion import AutoProjectedGradientDescent, DeepFool, ProjectedGradientDescent
-from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_numpy import (
-    ProjectedGradientDescentNumpy,
-)
+from art.attacks.evasion import AutoProjectedGradientDescent, DeepFool
 from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_tensorflow_v2 import (
     ProjectedGradientDescentTensorFlowV2,
 )
 from art.estimators.classification import KerasClassifier, TensorFlowV2Classifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
 
-from art_versatile.attacks._tracing import Same
-from art_versatile.attacks.compiled_attacks import LEAN_DESCENTS, CompiledDeepFool, DifferenceLogitsRatio
-from art_versatile.attacks.compiled_classifier import CompiledTensorFlowV2Classifier
+from art_versatile.attacks.compiled.classifier import CompiledTensorFlowV2Classifier, check_compilation
+from art_versatile.attacks.compiled.deepfool import CompiledDeepFool
+from art_versatile.attacks.compiled.descent import LEAN_DESCENTS, numpy_loop
+from art_versatile.attacks.compiled.losses import DifferenceLogitsRatio
+from art_versatile.attacks.compiled.objects import copied, inner_attack
+from art_versatile.attacks.compiled.tracing import Same
 
-__all__ = [
-    "CompiledDeepFool",
-    "CompiledTensorFlowV2Classifier",
-    "DifferenceLogitsRatio",
-    "compile_attack",
-    "compile_classifier",
-]
+__all__ = ["ART_VERSIONS", "compile_attack", "compile_classifier"]
+
+#: ART's versions that the equality tests pass on: the first, and the first that they have not been run on.
+ART_VERSIONS = ((1, 20), (1, 21))
 
 _OWN_METHODS = ("predict", "compute_loss", "loss_gradient", "class_gradient", "_apply_preprocessing")
+# What stands in for an attack of ART's.
+_STAND_INS: dict[type, type] = {DeepFool: CompiledDeepFool, **LEAN_DESCENTS}
 
 
 def compile_classifier(
     classifier: Any, *, jit_compile: bool = False, eot_samples: int = 1, seed: int | None = None
-) -> CompiledTensorFlowV2Classifier:
+) -> Any:
     """
     A compiled classifier that shares the model, loss and defences of the given one, which is left as it was.
+
+    Predictions and gradients are ART's to a relative 1e-5 on networks without batch normalisation, which a graph fuses
+    with the convolution before it; with it they differ somewhat more.
 
     :param classifier: An ART ``TensorFlowV2Classifier``, or a ``KerasClassifier`` with one input, one output and a
         (sparse) categorical cross-entropy. ART's ``KerasClassifier`` differentiates the sum of the losses over a batch;
         so does what is made of it.
-    :param jit_compile: See :class:`CompiledTensorFlowV2Classifier`.
-    :param eot_samples: See there.
-    :param seed: See there.
-    :return: The compiled classifier.
+    :param jit_compile: Compile with XLA; slower on a CPU.
+    :param eot_samples: Draws of a random defence that every gradient is the mean of.
+    :param seed: Seed of the ``tf.random`` operations of the defences; None leaves TensorFlow's own.
+    :return: A :class:`CompiledTensorFlowV2Classifier`; with a version of ART outside :data:`ART_VERSIONS`, and a
+        RuntimeWarning, the given classifier.
     :raises TypeError: If it is of another kind, or a subclass with predictions or gradients of its own.
+    :raises ValueError: If an option is of another kind.
+    :raises RuntimeError: If ``eot_samples`` is above 1 with a version of ART outside :data:`ART_VERSIONS`.
     """
+    check_compilation(jit_compile, eot_samples, seed)
     kinds = (TensorFlowV2Classifier, CompiledTensorFlowV2Classifier)
     own = isinstance(classifier, TensorFlowV2Classifier) and all(
         any(getattr(type(classifier), name) is getattr(kind, name) for kind in kinds) for name in _OWN_METHODS
@@ -77,6 +73,8 @@ def compile_classifier(
             "Expected an ART TensorFlowV2Classifier with its own predictions and gradients, or a KerasClassifier. "
             f"Received {type(classifier).__name__}."
         )
+    if not _art_is_known(eot_samples):
+        return classifier
     defences, post = classifier.preprocessing_defences, classifier.postprocessing_defences
     compiled = CompiledTensorFlowV2Classifier(
         model=classifier.model,
@@ -116,27 +114,44 @@ def _keras_loss(classifier: KerasClassifier) -> Any:
     return type(loss).from_config({**loss.get_config(), "reduction": "sum"})
 
 
+def _art_is_known(eot_samples: int) -> bool:
+    """Whether the installed ART is one that the equality tests pass on; a warning says that it is not."""
+    first, end = ART_VERSIONS
+    if first <= tuple(int(part) for part in re.findall(r"\d+", art.__version__)[:2]) < end:
+        return True
+    expected = f"Expected ART >={first[0]}.{first[1]},<{end[0]}.{end[1]}. Received {art.__version__}"
+    if eot_samples > 1:
+        raise RuntimeError(f"{expected}, whose own gradients take eot_samples=1.")
+    warnings.warn(f"{expected}: nothing is compiled, ART's own code runs.", RuntimeWarning, stacklevel=3)
+    return False
+
+
 def compile_attack(
     attack: Any, *, jit_compile: bool | None = None, eot_samples: int | None = None, seed: int | None = None
 ) -> Any:
     """
-    Make an ART attack on a TensorFlow classifier compute on a compiled one. The attack itself is changed.
+    A copy of an ART attack on TensorFlow that computes on a compiled classifier; the attack is left as it was.
 
     Its classifier, and those of the attacks inside it (``ProjectedGradientDescent``, ``AutoAttack``), become compiled
-    ones; the classifier that the caller holds is left as it was. An ``AutoProjectedGradientDescent`` with a
-    ``loss_type`` keeps its loss, the difference-of-logits-ratio in a form that can be traced. A ``DeepFool`` becomes a
-    :class:`CompiledDeepFool`, with ART's slip (``as_art``). Attacks with momentum, which ART refuses on TensorFlow, get
-    ART's NumPy loop. The loops of projected gradient descent leave out two predictions of every image that ART makes
-    for a log message.
+    ones. An ``AutoProjectedGradientDescent`` with a ``loss_type`` keeps its loss, the difference-of-logits-ratio in a
+    form that can be traced. A ``DeepFool`` becomes a :class:`CompiledDeepFool`, with ART's slip (``as_art``). Attacks
+    with momentum, which ART refuses on TensorFlow, get ART's NumPy loop. The loops of projected gradient descent leave
+    out two predictions of every image that ART makes for a log message.
+
+    Its images are stock ART's, but for rounding, on networks without batch normalisation. With it a sign of a gradient
+    near zero may flip (a graph fuses it with the convolution before it, an eager call does not), and later steps carry
+    that on.
 
     :param attack: An ART evasion attack on a ``TensorFlowV2Classifier``.
-    :param jit_compile: See :class:`CompiledTensorFlowV2Classifier`. None takes it from the attack's classifier where
-        that is a compiled one, else False. (An ``AutoProjectedGradientDescent`` with a ``loss_type`` has dropped the
-        compiled classifier that it was built on: state the options.)
-    :param eot_samples: The same; else 1.
-    :param seed: The same; else None.
-    :return: The attack.
-    :raises TypeError: If it is not such an attack.
+    :param jit_compile: Compile with XLA. None takes it from the attack's classifier where that is a compiled one, else
+        False. (An ``AutoProjectedGradientDescent`` with a ``loss_type`` has dropped the compiled classifier that it was
+        built on: state the options.)
+    :param eot_samples: Draws of a random defence that every gradient is the mean of. None takes it likewise, else 1.
+    :param seed: Seed of the ``tf.random`` operations of the defences. None takes it likewise, else None.
+    :return: The new attack; with a version of ART outside :data:`ART_VERSIONS`, and a RuntimeWarning, the given one.
+    :raises TypeError: If it is no such attack.
+    :raises ValueError: If an option is of another kind.
+    :raises RuntimeError: If ``eot_samples`` is above 1 with a version of ART outside :data:`ART_VERSIONS`.
     """
     if not isinstance(attack, EvasionAttack):
         raise TypeError(f"Expected an ART evasion attack. Received {type(attack).__name__}.")
@@ -147,6 +162,9 @@ def compile_attack(
             options[name] = given[name]
         elif isinstance(attack.estimator, CompiledTensorFlowV2Classifier):
             options[name] = getattr(attack.estimator, name)
+    check_compilation(**options)
+    if not _art_is_known(options["eot_samples"]):
+        return attack
     done: dict[Same, Any] = {}
 
     def compiled(estimator: Any) -> Any:
@@ -158,30 +176,22 @@ def compile_attack(
             done[Same(estimator)] = compile_classifier(estimator, **options)
         return done[Same(estimator)]
 
-    _compile(attack, compiled)
-    return attack
+    return _compiled(attack, compiled)
 
 
-def _compile(attack: Any, compiled: Callable[[Any], Any]) -> None:
-    estimator = compiled(attack.estimator)
-    if isinstance(attack, AutoProjectedGradientDescent) and attack.loss_type == "difference_logits_ratio":
-        estimator.set_params(loss_object=DifferenceLogitsRatio())
-    attack._estimator = estimator
+def _compiled(attack: Any, compiled: Callable[[Any], Any]) -> Any:
+    """A copy of an attack, and of those inside it, on compiled classifiers."""
+    made = copied(attack, _STAND_INS.get(type(attack)))
+    made._estimator = compiled(attack.estimator)
+    dlr = isinstance(attack, AutoProjectedGradientDescent) and attack.loss_type == "difference_logits_ratio"
+    if dlr and not isinstance(made.estimator.loss_object, DifferenceLogitsRatio):
+        made.estimator.set_params(loss_object=DifferenceLogitsRatio())
     if hasattr(attack, "estimator_orig"):
-        attack.estimator_orig = compiled(attack.estimator_orig)
-    if type(attack) is DeepFool:
-        attack.__class__ = CompiledDeepFool
-    if isinstance(attack, ProjectedGradientDescent):
-        inner = attack._attack
-        if isinstance(inner, ProjectedGradientDescentTensorFlowV2) and inner.decay is not None:
-            names = set(inner.attack_params) - {"minimal", "summary_writer"}
-            attack._attack = ProjectedGradientDescentNumpy(
-                estimator=estimator,
-                summary_writer=inner.summary_writer or False,
-                **{name: getattr(inner, name) for name in names},
-            )
-        else:
-            _compile(inner, compiled)
-        attack._attack.__class__ = LEAN_DESCENTS.get(type(attack._attack), type(attack._attack))
-    for member in getattr(attack, "attacks", ()):
-        _compile(member, compiled)
+        made.estimator_orig = compiled(attack.estimator_orig)
+    inner = inner_attack(attack)
+    if inner is not None:
+        momentum = isinstance(inner, ProjectedGradientDescentTensorFlowV2) and inner.decay is not None
+        made._attack = _compiled(numpy_loop(inner) if momentum else inner, compiled)
+    if hasattr(attack, "attacks"):
+        made.attacks = [_compiled(member, compiled) for member in attack.attacks]
+    return made

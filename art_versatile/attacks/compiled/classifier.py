@@ -1,4 +1,4 @@
-"""ART's classifier for TensorFlow with compiled predictions, losses and gradients; ``compiled.py`` says what for."""
+"""ART's classifier for TensorFlow with compiled predictions, losses and gradients."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from art.estimators.classification import TensorFlowV2Classifier
 from art.utils import check_and_transform_label_format
 
 from art_versatile._checks import check_batch_size, check_bool, check_integer
-from art_versatile.attacks._tracing import Same, Traces, UntraceableError, differentiable
+from art_versatile.attacks.compiled.tracing import Same, Traces, UntraceableError, differentiable
 
-__all__ = ["CompiledTensorFlowV2Classifier"]
+__all__ = ["CompiledTensorFlowV2Classifier", "check_compilation"]
 
 # A chunk of class gradients is held three times over (the loop, its stack, the answer).
 _LABELS_AT_ONCE = 64
 
 
-def _check_compilation(jit_compile: Any, eot_samples: Any, seed: Any) -> None:
+def check_compilation(jit_compile: Any, eot_samples: Any, seed: Any) -> None:
+    """
+    Check how a classifier is to be compiled.
+
+    :param jit_compile: True or False.
+    :param eot_samples: An integer of at least 1.
+    :param seed: An integer or None.
+    :raises ValueError: If one is anything else.
+    """
     check_bool("jit_compile", jit_compile)
     check_integer("eot_samples", eot_samples)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
@@ -30,7 +38,8 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
     """
     ART's ``TensorFlowV2Classifier`` with compiled ``predict``, ``compute_loss``, ``loss_gradient``, ``class_gradient``.
 
-    The numbers are ART's, with three exceptions, each a repair. ``class_gradient(x, label=None)`` is the derivative
+    The numbers are ART's, but for rounding (more of it with batch normalisation, which a graph fuses with the
+    convolution before it), with three exceptions, each a repair. ``class_gradient(x, label=None)`` is the derivative
     with respect to ``x``; ART's is with respect to the output of the defences, so that ``DeepFool`` with
     ``nb_grads >= nb_classes`` bypasses them. ``predict`` keeps to ``batch_size``; ART's hands the whole array to the
     defences. ``loss_gradient`` takes class indices (N,) where the loss is a Keras cross-entropy.
@@ -39,12 +48,12 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
     lists in its ``params``, the loss's ``reduction``, the dtype or the shape of one image changes. ART's own path
     serves where a NumPy defence is mixed in or the images are an object array of varying shapes.
 
-    :param model: See ART's class, also for the parameters down to ``preprocessing``.
+    :param model: Images (N, ...) -> class scores (N, nb_classes).
     :param nb_classes: Number of classes.
     :param input_shape: Shape of one image.
     :param loss_object: The loss, for ``loss_gradient`` and ``compute_loss``.
-    :param optimizer: For ``fit``.
-    :param train_step: For ``fit``.
+    :param optimizer: Takes the steps of ART's ``fit``.
+    :param train_step: One step of ART's ``fit``, in place of ART's own.
     :param channels_first: Layout of the images.
     :param clip_values: Range of the pixels.
     :param preprocessing_defences: Defences in front of the model.
@@ -77,7 +86,7 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
         eot_samples: int = 1,
         seed: int | None = None,
     ) -> None:
-        _check_compilation(jit_compile, eot_samples, seed)
+        check_compilation(jit_compile, eot_samples, seed)
         self._jit_compile = jit_compile
         self._eot_samples = eot_samples
         self._seed = seed
@@ -117,7 +126,7 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
 
         :param kwargs: Names and values; also ``jit_compile``, ``eot_samples`` and ``seed``.
         """
-        _check_compilation(
+        check_compilation(
             kwargs.get("jit_compile", self._jit_compile),
             kwargs.get("eot_samples", self._eot_samples),
             kwargs.get("seed", self._seed),
@@ -130,7 +139,7 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
         return self.all_framework_preprocessing and not varying and tf.executing_eagerly()
 
     def _run(self, name: str, body: Callable, tensors: Sequence[Any], *static: Any, free: Sequence[int] = ()) -> Any:
-        """Call a function compiled, see :meth:`Traces.call`; ``static`` is what else the trace depends on."""
+        """Call a function compiled; ``static`` is what else its trace depends on."""
         depends = (static, Same(self._model), Same(self._loss_object), self._reduce_labels)
         return self._traces.call(
             name, body, tensors, depends=depends, defences=self.preprocessing_operations, free=free
@@ -276,14 +285,8 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
             if self._compilable(x):
                 return self._jacobian(x, None, training_mode)
             return self._mean(TensorFlowV2Classifier.class_gradient, self, x, training_mode=training_mode)
-        classes = np.asarray(label)
-        count = len(x)
-        if (
-            classes.shape not in ((), (count,))
-            or not np.issubdtype(classes.dtype, np.integer)
-            or (classes < -self.nb_classes).any()
-            or (classes >= self.nb_classes).any()
-        ):
+        classes, count = np.asarray(label), len(x)
+        if classes.shape not in ((), (count,)) or not self._are_classes(classes, -self.nb_classes):
             raise ValueError(
                 f"Expected label to be None, a class below {self.nb_classes}, or {count} of them, one for each image. "
                 f"Received {label!r}."
@@ -317,6 +320,10 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
 
         return self._mean(draw)
 
+    def _are_classes(self, classes: np.ndarray, least: int) -> bool:
+        whole = np.issubdtype(classes.dtype, np.integer)
+        return whole and bool(((classes >= least) & (classes < self.nb_classes)).all())
+
     def class_jacobian(self, x: np.ndarray, labels: Any, training_mode: bool = False) -> np.ndarray:
         """
         Gradients of chosen class scores: one forward pass and a backward pass for each class, in place of both.
@@ -328,13 +335,7 @@ class CompiledTensorFlowV2Classifier(TensorFlowV2Classifier):
         :raises ValueError: If no gradient reaches ``x``.
         """
         classes = np.asarray(labels)
-        if (
-            classes.ndim != 1
-            or not classes.size
-            or not np.issubdtype(classes.dtype, np.integer)
-            or (classes < 0).any()
-            or (classes >= self.nb_classes).any()
-        ):
+        if classes.ndim != 1 or not classes.size or not self._are_classes(classes, 0):
             raise ValueError(f"Expected labels to be classes in [0, {self.nb_classes}). Received {labels!r}.")
         if self._compilable(x):
             return self._jacobian(x, classes, training_mode)

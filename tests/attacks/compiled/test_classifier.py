@@ -98,21 +98,23 @@ def test_class_jacobian(model, x, defence):
     close(compile_classifier(stock).class_jacobian(x, [1, 4, 2]), expected)
 
 
-@pytest.mark.parametrize("label", [CLASSES, -CLASSES - 1, 1.5, [1, 2], np.zeros((N, 1), int)])
-def test_class_gradient_rejects_labels(model, x, label):
-    with pytest.raises(ValueError, match=r"Expected label to be None, a class below 5, or 5 of them"):
-        compile_classifier(make_classifier(model)).class_gradient(x, label=label)
+@pytest.mark.parametrize(
+    ("method", "labels", "expected"),
+    [
+        *(("class_gradient", label, "label to be None, a class below 5, or 5 of them")
+          for label in (CLASSES, -CLASSES - 1, 1.5, [1, 2], np.zeros((N, 1), int))),
+        *(("class_jacobian", labels, r"labels to be classes in \[0, 5\)")
+          for labels in ([CLASSES], [-1], [], 2, [0.5])),
+    ],
+)  # fmt: skip
+def test_what_is_no_class(model, x, method, labels, expected):
+    with pytest.raises(ValueError, match=f"Expected {expected}"):
+        getattr(compile_classifier(make_classifier(model)), method)(x, labels)
 
 
 def test_negative_class_counts_from_the_end_as_in_art(model, x):
     stock = make_classifier(model)
     close(compile_classifier(stock).class_gradient(x, label=-1), stock.class_gradient(x, label=-1))
-
-
-@pytest.mark.parametrize("labels", [[CLASSES], [-1], [], 2, [0.5]])
-def test_class_jacobian_rejects_labels(model, x, labels):
-    with pytest.raises(ValueError, match=r"Expected labels to be classes in \[0, 5\). Received"):
-        compile_classifier(make_classifier(model)).class_jacobian(x, labels)
 
 
 def test_tensors_in_tensors_out(model, x, y):
@@ -206,54 +208,35 @@ def test_a_wrong_label_shape_is_arts_error_and_leaves_the_reduction(model, x):
     assert compiled.loss_object.reduction == "sum_over_batch_size"
 
 
-def test_training_mode(x, y):
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c, x, y, **mode: c.predict(x, batch_size=3, **mode),
+        lambda c, x, y, **mode: c.loss_gradient(x, y, **mode),
+        lambda c, x, y, **mode: c.compute_loss(x, y, **mode),
+        lambda c, x, y, **mode: c.class_gradient(x, label=2, **mode),
+        lambda c, x, y, **mode: c.class_gradient(x, label=np.arange(N) % 3, **mode),
+        lambda c, x, y, **mode: c.class_gradient(x, **mode),
+    ],
+)
+def test_training_mode(x, y, call):
     network = make_model(batch_norm=True)
     stock = make_classifier(network)
-    compiled = compile_classifier(stock)
-    start = network.get_weights()
+    compiled, start = compile_classifier(stock), network.get_weights()
 
-    def both(call):
-        answers = []
-        for classifier in (stock, compiled):
-            network.set_weights(start)  # a pass in training mode moves the averages
-            answers.append(call(classifier))
-        assert np.abs(answers[0] - call_without(call)).max() > 1e-4
-        close(*answers)
+    def answer(classifier, **mode):
+        network.set_weights(start)  # a pass in training mode moves the averages
+        return call(classifier, x, y, **mode)
 
-    def call_without(call):
-        network.set_weights(start)
-        return call(Untrained(compiled))
-
-    both(lambda c: c.predict(x, batch_size=3, training_mode=True))
-    both(lambda c: c.loss_gradient(x, y, training_mode=True))
-    both(lambda c: c.compute_loss(x, y, training_mode=True))
-    both(lambda c: c.class_gradient(x, label=2, training_mode=True))
-    both(lambda c: c.class_gradient(x, label=np.arange(N) % 3, training_mode=True))
-    both(lambda c: c.class_gradient(x, training_mode=True))
-
-
-class Untrained:
-    """The classifier, deaf to training_mode."""
-
-    def __init__(self, classifier):
-        self.classifier = classifier
-
-    def __getattr__(self, name):
-        def call(*args, training_mode, **kwargs):
-            return getattr(self.classifier, name)(*args, **kwargs)
-
-        return call
+    trained = answer(stock, training_mode=True)
+    close(answer(compiled, training_mode=True), trained)
+    assert np.abs(answer(compiled) - trained).max() > 1e-4
 
 
 def test_postprocessing_defence(model, x):
     stock = make_classifier(make_model(softmax=True), postprocessing_defences=ReverseSigmoid(apply_predict=True))
     assert np.abs(stock.predict(x) - stock.model(x).numpy()).max() > 1e-3
     close(compile_classifier(stock).predict(x, batch_size=2), stock.predict(x))
-
-
-def test_channels_first_attributes(model):
-    stock = make_classifier(model, channels_first=True)
-    assert compile_classifier(stock).channels_first
 
 
 # ----------------------------------------------------------------------------------------------------------------- EOT
