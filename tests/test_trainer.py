@@ -12,8 +12,8 @@ from art.estimators.classification import BlackBoxClassifier, TensorFlowV2Classi
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier, VersatileTrainer
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
-from art_versatile.pix2pix.presets import PRESETS
 from art_versatile.trainer import defend
+from art_versatile.training.presets import PRESETS
 
 SIZE, CLASSES, SCHEDULE = 32, 4, LossSchedule([(100, 10.0, 1.0)])
 

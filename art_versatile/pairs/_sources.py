@@ -10,10 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from art_versatile._checks import check_images, check_integer
+from art_versatile._checks import check_choice, check_images, check_integer
 from art_versatile.pairs.store import file_sha256
 
-__all__ = ["Source", "deal", "find_classes", "find_image_shape", "find_labels"]
+__all__ = ["Source", "check_split", "deal", "find_classes", "find_image_shape", "find_labels"]
+
+SPLITS = ("one_per_image", "every")
+
+
+def check_split(split: str | int) -> str | int:
+    """Check how many attacks each image is given: a name in ``SPLITS``, or a number of at least 1."""
+    return check_choice("split", split, SPLITS) if isinstance(split, str) else check_integer("split", split)
 
 
 class Source:
@@ -61,7 +68,7 @@ class Source:
 
 
 def find_image_shape(source: Source, image_size: Any, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(H, W, 3) of the stored images."""
+    """(H, W, 3) of the stored images; ``input_shape`` is the classifier's, channels last."""
     if image_size is not None:
         image_size = check_integer("image_size", image_size)
     height, width = input_shape[:2] if source.array is None else source.array.shape[1:3]

@@ -21,14 +21,13 @@ _spec.loader.exec_module(process)
 
 
 def validation():
-    pairs = process.arrays()
-    return Validation(pairs, ("A", "B"), lambda images: images.mean((1, 2))[:, :1] * [0, 1, 2, 3], every=3)
+    return Validation(process.arrays(), lambda images: images.mean((1, 2))[:, :1] * [0, 1, 2, 3], every=3)
 
 
 def compare(out, **arguments):
     return compare_schedules(
-        process.in_memory(), validation(), out, preset=process.PRESET, perceptual=process.make_perceptual(),
-        **{"epochs": 4, "steps_per_epoch": 2, "discriminator": None, "progress": False, "seed": 3, **arguments},
+        process.arrays(), validation(), out, preset=process.PRESET, perceptual=process.make_perceptual(),
+        **{"epochs": 4, "steps_per_epoch": 2, "discriminator": None, "verbose": False, "seed": 3, **arguments},
     )  # fmt: skip
 
 
@@ -72,7 +71,7 @@ def test_what_both_runs_would_train(tmp_path, name):
     expected = f"Expected no {name.replace('preset', 'discriminator')} that both runs would train: each builds its own"
     arguments = {"preset": process.PRESET, "perceptual": process.make_perceptual(), "epochs": 4, **given}
     with pytest.raises(ValueError, match=expected):
-        compare_schedules(process.in_memory(), validation(), tmp_path / "out", **arguments)
+        compare_schedules(process.arrays(), validation(), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 

@@ -88,7 +88,7 @@ def predict(classifier, x):
 
 
 def generate(images, made, path, **changes):
-    arguments = {"shard_size": 4, "batch_size": 8, "progress": False, **changes}
+    arguments = {"shard_size": 4, "batch_size": 8, "verbose": False, **changes}
     return generate_pairs(images, *made, str(path), **arguments)
 
 
@@ -714,7 +714,7 @@ def test_factory_in_this_process(tmp_path, images, reference, jobs):
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_bytes(tmp_path, images, reference, capsys):
-    generate(images, (None, target), tmp_path, n_jobs=2, progress=True)
+    generate(images, (None, target), tmp_path, n_jobs=2, verbose=True)
     assert content(tmp_path) == content(reference)
     assert "14/14" in capsys.readouterr().err
 
@@ -745,7 +745,7 @@ def test_ray_backend(tmp_path, images, reference, capsys):
     try:
         register_ray()
         with joblib.parallel_config(backend="ray", n_jobs=2):
-            generate(images, (None, target), tmp_path, progress=True)
+            generate(images, (None, target), tmp_path, verbose=True)
     finally:
         ray.shutdown()
     assert content(tmp_path) == content(reference)
@@ -755,7 +755,7 @@ def test_ray_backend(tmp_path, images, reference, capsys):
 def test_backend_without_generators(tmp_path, images, reference, capsys):
     """Some backends answer at the end only. The bar moves all the same."""
     with joblib.parallel_config(backend=OneAnswer()):
-        generate(images, (None, target), tmp_path, progress=True)
+        generate(images, (None, target), tmp_path, verbose=True)
     assert content(tmp_path) == content(reference)
     assert "14/14" in capsys.readouterr().err
 
@@ -872,7 +872,7 @@ def test_a_compiled_attack_makes_the_store_that_arts_makes(tmp_path, images, mad
         ({"seed": -1}, ValueError, r"Expected seed to be an integer of at least 0. Received -1"),
         ({"image_size": 0}, ValueError, r"Expected image_size to be an integer of at least 1. Received 0"),
         ({"drop_misclassified": 1}, ValueError, r"Expected drop_misclassified to be True or False. Received 1"),
-        ({"progress": None}, ValueError, r"Expected progress to be True or False. Received None"),
+        ({"verbose": None}, ValueError, r"Expected verbose to be True or False. Received None"),
         ({"resume": "yes"}, ValueError, r"Expected resume to be True or False. Received 'yes'"),
         ({"drop_misclassified": True}, ValueError, r"Expected labels with drop_misclassified=True. Received None"),
         ({"n_jobs": 0}, ValueError, r"Expected n_jobs to be None or an integer other than 0. Received 0"),

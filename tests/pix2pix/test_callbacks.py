@@ -9,10 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
-
-from art_versatile import VersatilePurifier
-from art_versatile.pix2pix import CompactGenerator, Pix2Pix, patchgan
 from art_versatile.pix2pix.callbacks import (
     Checkpoint,
     ImagePanel,
@@ -28,6 +24,10 @@ from art_versatile.pix2pix.callbacks import (
     patience_is_over,
     purifying,
 )
+from PIL import Image
+
+from art_versatile import VersatilePurifier
+from art_versatile.pix2pix import CompactGenerator, Pix2Pix, patchgan
 
 
 def make_generator(seed=0):
