@@ -24,7 +24,7 @@ ALLOWED = {
     "trainer": {"base", "attacks", "pairs", "pix2pix", "purifier", "training"},
     "evaluation": {"base", "attacks"},
     "reports": {"base", "evaluation"},
-    "baselines": {"base", "images", "weights"},
+    "baselines": {"base", "images", "weights", "training"},
     "experiments": {
         "base", "images", "classifiers", "pix2pix", "weights", "purifier", "attacks", "pairs", "training", "trainer",
         "evaluation", "reports", "baselines",

@@ -19,7 +19,7 @@ from art_versatile.classifiers import CLASSIFIERS, wrap
 from art_versatile.images import load_image, save_png
 from art_versatile.pairs import PairStore, generate_pairs
 from art_versatile.pix2pix import CompactGenerator, UNet256Generator, build_generator
-from art_versatile.training.presets import PRESETS
+from art_versatile.training import PRESETS
 
 
 @pytest.fixture

@@ -201,8 +201,8 @@ def attack_in_memory(
             bar.update(len(part))
     for name in names:
         logger.info("%s fooled the classifier on %d of %d images.", name, fooled[name], right[name])
-    arrays = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    return MemoryPairs(*arrays, names, images=np.concatenate(rows), clip_values=clip_values)
+    adversarial, clean, truth, numbers = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    return MemoryPairs(adversarial, clean, truth, numbers, names, images=np.concatenate(rows), clip_values=clip_values)
 
 
 def cut(dealt: list[np.ndarray], size: int) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -157,7 +157,7 @@ class FreshPairs(Pairs):
         """Not there: fresh pairs come in batches."""
         raise NotImplementedError("Expected dataset(): fresh pairs are made batch by batch.")
 
-    def dataset(  # type: ignore[override]
+    def dataset(
         self, batch_size: int, *, seed: int = 0, repeat: bool = False, first_epoch: int = 0, **others: Any
     ) -> tf.data.Dataset:
         """
@@ -230,8 +230,12 @@ class FreshPairs(Pairs):
         victim = self.victims[str(rng.choice(list(self.victims)))]
         shares = recipe.attack_shares
         attack = str(rng.choice(list(shares), p=list(shares.values())))
-        eps = np.exp(rng.uniform(*np.log(recipe.eps), len(clean))).astype(np.float32)
-        steps = 1 if attack == "FGSM" else round(math.exp(rng.uniform(*np.log(recipe.iterations))))
+        eps = np.exp(rng.uniform(math.log(recipe.eps[0]), math.log(recipe.eps[1]), len(clean))).astype(np.float32)
+        steps = (
+            1
+            if attack == "FGSM"
+            else round(math.exp(rng.uniform(math.log(recipe.iterations[0]), math.log(recipe.iterations[1]))))
+        )
         layer = victim.draw(rng, recipe.feature_share)
         adversarial = victim.perturb(
             tf.constant(clean),
@@ -266,7 +270,7 @@ class Victim:
         self._parts: list[Any] = [keras.Model(model.input, output) for output in self._layers]
         self._model = model
         self._compiled: dict[int | None, Any] = {}
-        self._tf = tf
+        self._function = tf.function
 
     def draw(self, rng: np.random.Generator, feature_share: float) -> int | None:
         """Which layer is attacked; None is the prediction."""
@@ -298,11 +302,12 @@ class Victim:
         :param layer: Number of the attacked layer; None attacks the prediction.
         """
         if layer not in self._compiled:
-            self._compiled[layer] = self._tf.function(self._loop(layer), reduce_retracing=True)
+            self._compiled[layer] = self._function(self._loop(layer), reduce_retracing=True)
         return self._compiled[layer](clean, eps, steps, eps_step, decay, random_start, seed)
 
     def _loop(self, layer: int | None) -> Any:
-        tf = self._tf
+        import tensorflow as tf
+
         network = self._model if layer is None else self._parts[layer]
 
         def objective(image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:

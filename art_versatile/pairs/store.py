@@ -308,7 +308,8 @@ class PairStore(Pairs):
                     vector[row] = features[key].int64_list.value[0]
                 row += 1
         return MemoryPairs(
-            *images.values(),
+            images["adversarial"],
+            images["clean"],
             numbers["label"],
             numbers["attack"],
             self.attacks,

@@ -184,7 +184,9 @@ class _Driver(keras.callbacks.Callback):
         super().__init__()
         self._folder, self._network, self._save = folder, network, save
         self._card, self._examples = card, examples
-        self._steps, self._purify, self._count = 0, None, None
+        self._steps = 0
+        self._purify: Callable[[np.ndarray], np.ndarray] | None = None
+        self._count: Any = None  # asks the other workers
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Compile the question that the workers of a cluster ask each other."""
@@ -209,7 +211,7 @@ class _Driver(keras.callbacks.Callback):
         if folder.path is not None:
             with self._network() as network:
                 folder.keep(network, self._save, self._card)
-                folder.draw(None if self._examples is None else self._panel(network))
+                folder.draw(None if self._examples is None else self._panel(network, *self._examples))
         if folder.monitor in folder.history[-1] and folder.patience_is_over:
             logger.info("%s has not risen for %d measurements: stopping.", folder.monitor, folder.patience)
             self.model.stop_training = True
@@ -221,10 +223,9 @@ class _Driver(keras.callbacks.Callback):
         if self._count is not None:
             self.model.stop_training = bool(self._count(tf.constant(float(self.model.stop_training))) > 0)
 
-    def _panel(self, network: keras.Model) -> np.ndarray:
+    def _panel(self, network: keras.Model, adversarial: np.ndarray, clean: np.ndarray) -> np.ndarray:
         if self._purify is None:
             self._purify = purifying(network)
-        adversarial, clean = self._examples
         return draw_panel(adversarial, self._purify(adversarial), clean)
 
 

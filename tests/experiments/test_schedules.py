@@ -15,7 +15,9 @@ from art_versatile.experiments.schedules import ScheduleRun, compare_schedules, 
 from art_versatile.pix2pix import CompactGenerator, patchgan
 from art_versatile.training import Validation
 
-_spec = importlib.util.spec_from_file_location("training_process", Path(__file__).parents[1] / "training_process.py")
+_spec = importlib.util.spec_from_file_location(
+    "training_process", Path(__file__).parents[1] / "training" / "process.py"
+)
 process = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(process)
 

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from art_versatile.pix2pix import PAPER_SCHEDULE, PerceptualLoss, build_generator, patchgan
-from art_versatile.training.presets import PRESETS, Preset
+from art_versatile.training import PRESETS, Preset
 
 
 def test_the_paper():

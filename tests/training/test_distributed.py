@@ -15,7 +15,7 @@ import pytest
 
 from art_versatile import VersatilePurifier
 
-SCRIPT = Path(__file__).parent / "training_process.py"
+SCRIPT = Path(__file__).parent / "process.py"
 _spec = importlib.util.spec_from_file_location("training_process", SCRIPT)
 process = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(process)

@@ -21,9 +21,10 @@ from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier
 from art_versatile.pairs import MemoryPairs
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
+from art_versatile.pix2pix.perceptual import RandomPerceptualLoss
 from art_versatile.training import PRESETS, Training, Validation, new_generator, perceptual_loss, train
 
-SCRIPT = Path(__file__).parent / "training_process.py"
+SCRIPT = Path(__file__).parent / "process.py"
 _spec = importlib.util.spec_from_file_location("training_process", SCRIPT)
 process = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(process)
@@ -84,6 +85,12 @@ def brightness(images):
 def validation(**changes):
     labels = brightness(process.arrays().clean).argmax(axis=1)
     return Validation(process.arrays(labels=labels), brightness, **changes)
+
+
+def tiny_features():
+    image = keras.Input((None, None, 3))
+    kernel = keras.initializers.GlorotUniform(seed=4)
+    return keras.Model(image, keras.layers.Conv2D(2, 3, kernel_initializer=kernel, name="f")(image), name="other")
 
 
 class Raise(keras.callbacks.Callback):
@@ -382,11 +389,27 @@ class TestResume:
                 raise KeyboardInterrupt
             return save(self, checkpoint_number=checkpoint_number)
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(tf.train.CheckpointManager, "save", killed)
-            run(store, folder, validation=validation())
+            with pytest.raises(KeyboardInterrupt):
+                run(store, folder, validation=validation())
         assert json.loads((folder / "last" / "card.json").read_text())["epoch"]["epoch"] == 3
         assert_same_end(folder, run(store, folder, validation=validation(), resume=True), whole)
+
+    def test_draws_of_a_random_perceptual_loss_go_on(self, store, tmp_path):
+        """Their state is a part of the checkpoint."""
+
+        def loss():
+            return RandomPerceptualLoss([process.make_perceptual(), PerceptualLoss(tiny_features(), ["f"])], seed=2)
+
+        settings = {"discriminator": None, "steps_per_epoch": 3}
+        expected = run(store, None, perceptual=loss(), **settings)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, tmp_path, perceptual=loss(), callbacks=[Raise(2)], **settings)
+        result = run(store, tmp_path, perceptual=loss(), resume=True, **settings)
+        assert result.history == expected.history
+        for a, b in zip(result.generator.get_weights(), expected.generator.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
     def test_a_finished_run_is_not_trained_further(self, whole, store):
         expected, folder, _ = whole
