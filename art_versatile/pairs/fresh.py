@@ -231,11 +231,8 @@ class FreshPairs(Pairs):
         shares = recipe.attack_shares
         attack = str(rng.choice(list(shares), p=list(shares.values())))
         eps = np.exp(rng.uniform(math.log(recipe.eps[0]), math.log(recipe.eps[1]), len(clean))).astype(np.float32)
-        steps = (
-            1
-            if attack == "FGSM"
-            else round(math.exp(rng.uniform(math.log(recipe.iterations[0]), math.log(recipe.iterations[1]))))
-        )
+        fewest, most = recipe.iterations
+        steps = 1 if attack == "FGSM" else round(math.exp(rng.uniform(math.log(fewest), math.log(most))))
         layer = victim.draw(rng, recipe.feature_share)
         adversarial = victim.perturb(
             tf.constant(clean),
