@@ -22,7 +22,8 @@ from art_versatile._checks import check_images, check_integer
 from art_versatile.attacks.adaptive import check_pixels, defend
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.pairs import MemoryPairs, Pairs, attack_in_memory, generate_pairs
-from art_versatile.pairs.attacking import check_split, check_target, pixel_range
+from art_versatile.pairs._sources import Source, attacks_per_image, check_split, find_labels
+from art_versatile.pairs.attacking import check_target, pixel_range
 from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.schedule import LossSchedule
 from art_versatile.purifier import VersatilePurifier
@@ -139,7 +140,7 @@ class VersatileTrainer(Trainer):
             raise ValueError(
                 f"Expected discriminator to be a network, 'preset' or None. Received {self.discriminator!r}."
             )
-        check_split(self.split)
+        self._attacks_per_image = attacks_per_image(check_split(self.split), len(self.attacks))
         check_pixels(self._classifier, self.purifier)
 
     def fit(
@@ -238,10 +239,9 @@ class VersatileTrainer(Trainer):
             labels += [np.asarray(batch_y[0])] if batch_y and batch_y[0] is not None else []
         if not images:
             raise ValueError("Expected a data generator with images. Received one that yields none.")
-        size = generator.size
-        y = np.concatenate(labels)[:size] if len(labels) == len(images) else None
+        y = np.concatenate(labels)[: generator.size] if len(labels) == len(images) else None
         kwargs.setdefault("batch_size", generator.batch_size)
-        return self.fit(np.concatenate(images)[:size], y, nb_epochs=nb_epochs, **kwargs)
+        return self.fit(np.concatenate(images)[: generator.size], y, nb_epochs=nb_epochs, **kwargs)
 
     def get_classifier(self) -> Any:
         """
@@ -263,15 +263,14 @@ class VersatileTrainer(Trainer):
         """
         return self.get_classifier().predict(x, **kwargs)
 
-    def _check_data(self, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images that can be attacked, (N, H, W, 3), and their labels."""
+    def _check_data(self, x: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images that can be attacked, (N, H, W, 3), and their labels, (N,)."""
         first = self.purifier.channels_first
         x = check_images(x, self.purifier.clip_values, channels_first=first).astype(np.float32)
-        if len(x) * self._attacks_an_image < len(self.attacks):
+        if len(x) * self._attacks_per_image < len(self.attacks):
             raise ValueError(f"Expected at least one image for each of {len(self.attacks)} attacks. Received {len(x)}.")
-        if y is not None and len(y) != len(x):
-            raise ValueError(f"Expected as many labels as images, {len(x)}. Received {len(y)}.")
-        return np.moveaxis(x, 1, -1) if first else x, None if y is None else _as_integers(y)
+        x = np.moveaxis(x, 1, -1) if first else x
+        return x, find_labels(y, Source(x), self._classifier.nb_classes)
 
     def _check_pairs(self, pairs: Pairs, y: Any, pairs_folder: Any) -> tuple[int, int, int]:
         """Whether pairs that are there are of the classifier's pixels; their (H, W, C)."""
@@ -283,10 +282,6 @@ class VersatileTrainer(Trainer):
                 f"{pairs.clip_values}."
             )
         return pairs.image_shape
-
-    @property
-    def _attacks_an_image(self) -> int:
-        return int({"one_per_image": 1, "every": len(self.attacks)}.get(str(self.split), self.split))
 
     def _preset(self, batch_size: int | None, epochs: int | None) -> Preset:
         """The preset with what the trainer settles."""
@@ -322,7 +317,7 @@ class VersatileTrainer(Trainer):
         if isinstance(x, Pairs):
             yield x
             return
-        size = 2 * x.nbytes * self._attacks_an_image
+        size = 2 * x.nbytes * self._attacks_per_image
         if folder is None and size <= PAIRS_IN_MEMORY:
             yield self._attacked(x, y, verbose)
             return
@@ -330,32 +325,19 @@ class VersatileTrainer(Trainer):
             if folder is None:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="art-versatile-"))
                 logger.info("The pairs take %.1f GiB: they go through a store in %s.", size / 2**30, folder)
-            yield generate_pairs(
-                x,
-                self._classifier,
-                self.attacks,
-                folder,
-                labels=y,
-                split=self.split,
-                batch_size=self.purifier.batch_size,
-                dtype="float32",
-                seed=self.seed,
-                n_jobs=1,
-                verbose=verbose,
-            )
+            options = {**self._options(y, verbose), "dtype": "float32", "n_jobs": 1}
+            yield generate_pairs(x, self._classifier, self.attacks, folder, **options)
 
     def _attacked(self, x: np.ndarray, y: np.ndarray | None, verbose: bool) -> MemoryPairs:
         """Attacked images, (N, H, W, 3), in memory."""
-        return attack_in_memory(
-            x,
-            self._classifier,
-            self.attacks,
-            labels=y,
-            split=self.split,
-            batch_size=self.purifier.batch_size,
-            seed=self.seed,
-            verbose=verbose,
-        )
+        return attack_in_memory(x, self._classifier, self.attacks, **self._options(y, verbose))
+
+    def _options(self, y: np.ndarray | None, verbose: bool) -> dict[str, Any]:
+        """What pairs in memory and in a store are made with alike."""
+        return {
+            "labels": y, "split": self.split, "batch_size": self.purifier.batch_size, "seed": self.seed,
+            "verbose": verbose,
+        }  # fmt: skip
 
     def _classify(self, images: np.ndarray) -> np.ndarray:
         """The undefended classifier's answer to (N, H, W, 3) in [0, 1]."""
@@ -406,13 +388,6 @@ class VersatileTrainer(Trainer):
             f"{type(self).__name__}(classifier={type(self._classifier).__name__}, attacks={list(self.attacks)}, "
             f"purifier={self.purifier!r}, schedule={self.schedule!r}, split={self.split!r}, seed={self.seed})"
         )
-
-
-def _as_integers(labels: np.ndarray) -> np.ndarray:
-    """Class indices that came as floats, as integers; one-hot labels stay as they are."""
-    labels = np.asarray(labels)
-    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.floating) and np.array_equal(labels, labels // 1)
-    return labels.astype(np.int64) if whole else labels
 
 
 def _as_history(rows: Sequence[Mapping[str, float]]) -> keras.callbacks.History:

@@ -201,7 +201,6 @@ def _make_batches(
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
     if steps == 0:
         raise ValueError(f"Expected at least one batch of {batch_size}. Received {count} pairs.")
-    clip_low, clip_high = clip_values
     # Stateless throughout: stateful ops would mix the global seed in.
     stateless = tf.random.experimental
     root = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int64)
@@ -226,12 +225,7 @@ def _make_batches(
         pair, label, attack = reader.decode(record)
         keys = tf.unstack(stateless.stateless_split(key, 5))
         if window != image_shape[:2]:
-            places = [(image_shape[axis] - window[axis]) // crop_step + 1 for axis in range(2)]
-            top, left = (
-                crop_step * tf.random.stateless_uniform([], keys[axis], maxval=places[axis], dtype=tf.int32)
-                for axis in range(2)
-            )
-            pair = tf.slice(pair, [0, top, left, 0], [2, *window, image_shape[2]])
+            pair = _cropped(pair, window, image_shape, crop_step, keys[:2])
         if flip:
             pair = tf.cond(tf.random.stateless_uniform([], keys[2]) < 0.5, lambda: tf.reverse(pair, [2]), lambda: pair)
         adversarial, clean = tf.unstack(tf.cast(pair, tf.float32))
@@ -239,7 +233,7 @@ def _make_batches(
             factor = tf.random.stateless_uniform([], keys[3], low, high)
             if whole:
                 factor = tf.where(tf.reduce_any(attack == tf.constant(whole, tf.int64)), 1.0, factor)
-            adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), clip_low, clip_high)
+            adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), *clip_values)
         if clean_share > 0:
             adversarial = tf.where(tf.random.stateless_uniform([], keys[4]) < clean_share, clean, adversarial)
         return (adversarial, clean, label) if labels else (adversarial, clean)
@@ -254,6 +248,19 @@ def _make_batches(
     cardinality = tf.data.INFINITE_CARDINALITY if repeat else steps
     dataset = epochs.flat_map(epoch_batches).apply(tf.data.experimental.assert_cardinality(cardinality))
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _cropped(
+    pair: tf.Tensor, window: tuple[int, int], image_shape: tuple[int, int, int], step: int, keys: Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """A window of a pair (2, H, W, C), at a place of the grid that two seeds draw."""
+    import tensorflow as tf
+
+    places = [(image_shape[axis] - window[axis]) // step + 1 for axis in range(2)]
+    top, left = (
+        step * tf.random.stateless_uniform([], keys[axis], maxval=places[axis], dtype=tf.int32) for axis in range(2)
+    )
+    return tf.slice(pair, [0, top, left, 0], [2, *window, image_shape[2]])
 
 
 def check_attacks(attacks: Sequence[str], known: Sequence[str], name: str = "attacks", least: int = 1) -> list[str]:
