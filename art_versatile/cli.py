@@ -497,6 +497,7 @@ def train(
             adversarial=adversarial,
             noise=noise,
         )
+        training.RunFolder(out, resume=resume)  # refuses one that holds a run, before anything is loaded
         held = None if validation is None else PairStore(validation)
         stores = [PairStore(path) for path in pairs or ()]
         image_shape = JoinedPairs(stores).image_shape if stores else (image_size, image_size, 3)
@@ -531,10 +532,10 @@ def train(
             "resume": resume,
             "tensorboard": tensorboard,
         }
+        names, budgets = tuple(name for name in attacks.split(",") if name), _budgets(eps)
         # All that can be wrong is looked at before images are attacked.
         prepared = training.Training(**arguments).prepare(image_shape, out)
         if images is not None:
-            names, budgets = tuple(name for name in attacks.split(",") if name), _budgets(eps)
             _make_pairs(images, out / "pairs", classifier, image_size, names, budgets, attack_preset, seed)
             stores = [PairStore(out / "pairs")]
         facts = [{"images": len(s.manifest["images"]), **s.manifest["parameters"]} for s in stores]

@@ -56,7 +56,13 @@ def fit(folder, epochs=2, values=(), stop=None, **options):
     driver = folder.callback(lambda: contextlib.nullcontext(model), save, card={"note": 1}, **options)
     data = tf.data.Dataset.from_tensors((flat(0.1, 0.2), flat(0.3, 0.4))).repeat()
     model.fit(
-        data, epochs=epochs, initial_epoch=done, steps_per_epoch=2, callbacks=[Logs(values, stop), driver], verbose=0
+        data,
+        epochs=epochs,
+        initial_epoch=done,
+        steps_per_epoch=2,
+        callbacks=[Logs(values, stop), driver],
+        shuffle=False,
+        verbose=0,
     )
     return kept
 
