@@ -268,15 +268,6 @@ class TestFit:
             np.testing.assert_array_equal(a, b)
         assert int(optimizer.iterations.numpy()) == 4
 
-    @pytest.mark.parametrize("name", ["compact", "paper"])
-    def test_the_default_optimizer_is_the_presets(self, classifier, attacks, name):
-        trainer = VersatileTrainer(classifier, attacks, small_purifier(), preset=name, verbose=False)
-        got, expected = trainer._preset(2, 3), PRESETS[name]
-        for field in ("learning_rate", "beta_1", "decay", "warmup", "clip_norm", "ema"):
-            assert getattr(got, field) == getattr(expected, field)
-        assert trainer.discriminator.count_params() == patchgan(expected.discriminator).count_params()
-        assert trainer.schedule == expected.schedule
-
     def test_the_papers_preset(self, classifier, attacks, images, monkeypatch):
         """U-Net-256, VGG19 and PatchGAN; VGG19 would be downloaded."""
         asked = []

@@ -55,7 +55,7 @@ class RunFolder:
         tensorboard: bool = False,
     ) -> None:
         self.path = None if path is None else Path(path)
-        self.monitor, self.patience, self._tensorboard = monitor, patience, tensorboard
+        self.monitor, self.patience, self.tensorboard = monitor, patience, tensorboard
         self.history: list[dict[str, float]] = []
         if self.path is not None and not resume and holds_run(self.path / CHECKPOINTS):
             raise FileExistsError(f"Expected no run in {path}; resume=True goes on with it. Received one.")
@@ -67,8 +67,7 @@ class RunFolder:
                     "Expected the package tensorboard (pip install 'art-versatile[tensorboard]'). Received an "
                     "environment without it."
                 ) from err
-        self._checkpoint: Checkpoint | None = None
-        self._writer: Any = None
+        self.checkpoint: Checkpoint | None = None
 
     def restore(self, variables: Iterable[Any], identity: dict[str, Any], *, write: bool = True) -> int:
         """
@@ -81,8 +80,8 @@ class RunFolder:
         :raises ValueError: If the run there is another one, or cannot be read; nothing has been changed then.
         """
         if self.path is not None:
-            self._checkpoint = Checkpoint(self.path / CHECKPOINTS, variables, identity, write=write)
-            self.history[:] = self._checkpoint.restore()
+            self.checkpoint = Checkpoint(self.path / CHECKPOINTS, variables, identity, write=write)
+            self.history[:] = self.checkpoint.restore()
             if not write:
                 self.path = None
         return len(self.history)
@@ -127,53 +126,6 @@ class RunFolder:
             write_log(self.path / "log.csv", self.history)
             draw_curves(self.path / "curves.png", self.history)
 
-    def keep(
-        self,
-        network: keras.Model,
-        save: Callable[[keras.Model, Path, dict[str, Any]], Any],
-        card: dict[str, Any],
-    ) -> None:
-        """
-        Last and best weights.
-
-        :param network: As it is to be kept.
-        :param save: (network, folder, card) writes weights.
-        :param card: Facts for the cards.
-        """
-        if self.path is None:
-            return
-        row = self.history[-1]
-        save(network, self.path / "last", {**card, "epoch": row})
-        if self.monitor in row and since_best(self.history, str(self.monitor)) == 0:
-            save(network, self.path / "best", {**card, "epoch": row})
-
-    def draw(self, panel: np.ndarray | None) -> None:
-        """
-        The panel, and the row of the history for TensorBoard.
-
-        :param panel: (H, W, 3) in [0, 1]; None for none.
-        """
-        if self.path is None:
-            return
-        if panel is not None:
-            with atomic_path(self.path / "panel.png") as temporary:
-                Image.fromarray((255 * panel).round().astype(np.uint8)).save(temporary, format="PNG")
-        if self._tensorboard:
-            if self._writer is None:
-                self._writer = tf.summary.create_file_writer(str(self.path / TENSORBOARD))
-            row = self.history[-1]
-            with self._writer.as_default(step=int(row["epoch"])):
-                for name in row.keys() - {"epoch"}:
-                    tf.summary.scalar(name, row[name])
-                if panel is not None:
-                    tf.summary.image("adversarial, purified, clean, removed x4", panel[None])
-            self._writer.flush()
-
-    def checkpoint(self) -> None:
-        """The checkpoint of the last row."""
-        if self._checkpoint is not None:
-            self._checkpoint.save(self.history)
-
 
 class _Driver(keras.callbacks.Callback):
     """What :meth:`RunFolder.callback` returns."""
@@ -187,6 +139,7 @@ class _Driver(keras.callbacks.Callback):
         self._steps = 0
         self._purify: Callable[[np.ndarray], np.ndarray] | None = None
         self._count: Any = None  # asks the other workers
+        self._writer: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Compile the question that the workers of a cluster ask each other."""
@@ -210,18 +163,43 @@ class _Driver(keras.callbacks.Callback):
         folder.add(epoch, logs or {}, float(tf.convert_to_tensor(self.model.optimizer.learning_rate)))
         if folder.path is not None:
             with self._network() as network:
-                folder.keep(network, self._save, self._card)
-                folder.draw(None if self._examples is None else self._panel(network, *self._examples))
+                self._keep(network, folder.path, folder.history[-1])
+                panel = None if self._examples is None else self._panel(network, *self._examples)
+            self._draw(panel, folder.path, folder.history[-1])
         if folder.monitor in folder.history[-1] and folder.patience_is_over:
             logger.info("%s has not risen for %d measurements: stopping.", folder.monitor, folder.patience)
             self.model.stop_training = True
-        steps = (self.params or {}).get("steps")
-        if steps is not None and self._steps < steps:
-            logger.warning("Epoch %d was stopped after %d of %d steps: no checkpoint.", epoch, self._steps, steps)
-        else:
-            folder.checkpoint()
+        if folder.checkpoint is not None:
+            steps = self.params["steps"]
+            if steps is not None and self._steps < steps:
+                logger.warning("Epoch %d was stopped after %d of %d steps: no checkpoint.", epoch, self._steps, steps)
+            else:
+                folder.checkpoint.save(folder.history)
         if self._count is not None:
             self.model.stop_training = bool(self._count(tf.constant(float(self.model.stop_training))) > 0)
+
+    def _keep(self, network: keras.Model, path: Path, row: dict[str, float]) -> None:
+        """Last and best weights."""
+        folder = self._folder
+        self._save(network, path / "last", {**self._card, "epoch": row})
+        if folder.monitor in row and since_best(folder.history, str(folder.monitor)) == 0:
+            self._save(network, path / "best", {**self._card, "epoch": row})
+
+    def _draw(self, panel: np.ndarray | None, path: Path, row: dict[str, float]) -> None:
+        """The panel, and what TensorBoard shows."""
+        if panel is not None:
+            with atomic_path(path / "panel.png") as temporary:
+                Image.fromarray((255 * panel).round().astype(np.uint8)).save(temporary, format="PNG")
+        if not self._folder.tensorboard:
+            return
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(path / TENSORBOARD))
+        with self._writer.as_default(step=int(row["epoch"])):
+            for name in row.keys() - {"epoch"}:
+                tf.summary.scalar(name, row[name])
+            if panel is not None:
+                tf.summary.image("adversarial, purified, clean, removed x4", panel[None])
+        self._writer.flush()
 
     def _panel(self, network: keras.Model, adversarial: np.ndarray, clean: np.ndarray) -> np.ndarray:
         if self._purify is None:

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from art_versatile._checks import check_bool, check_choice, check_integer
 from art_versatile.pairs.batches import Pairs, check_crop
-from art_versatile.pairs.memory import MemoryPairs
 from art_versatile.pix2pix import Pix2Pix
 from art_versatile.pix2pix.generators import output_noise_left_out, padded_sides
 from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
 from art_versatile.pix2pix.precision import POLICIES, set_precision
+from art_versatile.training.batches import endless_batches, examples
 from art_versatile.training.folder import RunFolder
 from art_versatile.training.monitor import Monitor, Progress, RecoveredAccuracy, Validation, purifying
 from art_versatile.training.presets import Preset, find_preset, new_discriminator, new_generator, perceptual_loss
@@ -48,7 +47,8 @@ class TrainingResult:
 @dataclass(frozen=True)
 class Training:
     """
-    Settings of a training run (paper, section 3.2); :func:`train` is the call for those who need no more.
+    Settings of a training run (paper, section 3.2): :meth:`prepare` checks and builds all, before there are pairs, and
+    what it answers trains. :func:`train` is all of it in one call.
 
     :param preset: "paper", "compact", or a :class:`~art_versatile.training.Preset`.
     :param perceptual: The perceptual loss, where the preset's features are "classifier", or in their place.
@@ -167,19 +167,6 @@ class Training:
                 _check_features(perceptual, sides)
         return PreparedTraining(self, folder, image_shape, generator, discriminator, perceptual)
 
-    def run(self, pairs: Pairs, out: str | Path | None = None, *, card: dict[str, Any] | None = None) -> TrainingResult:
-        """
-        Train.
-
-        :param pairs: A pair store, or pairs in memory.
-        :param out: Folder; None writes nothing.
-        :param card: Further facts for the cards; JSON-able.
-        :raises ValueError: If the networks do not take the pairs; nothing has been written then.
-        :raises FileExistsError: If ``out`` holds a run and ``resume`` is False.
-        :raises FloatingPointError: If a loss or a weight was not finite.
-        """
-        return self.prepare(pairs.image_shape, out).run(pairs, card=card)
-
     @property
     def recipe(self) -> Preset:
         """The preset itself, also where its name was given."""
@@ -218,7 +205,7 @@ def train(
     :raises FileExistsError: If ``out`` holds a run and ``resume`` is False.
     :raises FloatingPointError: If a loss or a weight was not finite.
     """
-    return Training.of(preset, **settings).run(pairs, out, card=card)
+    return Training.of(preset, **settings).prepare(pairs.image_shape, out).run(pairs, card=card)
 
 
 @dataclass(frozen=True)
@@ -268,7 +255,9 @@ class PreparedTraining:
             chief = bool(strategy.extended.should_checkpoint)  # of several workers, one writes
             done = folder.restore(_variables(model), parameters, write=chief)
             passes, skipped = divmod(done * steps, per_pass)
-            data = _batches(pairs, settings, self.generator, first_epoch=passes, drop_remainder=replicas > 1)
+            data = endless_batches(
+                pairs, preset, self.generator, seed=settings.seed, first_epoch=passes, drop_remainder=replicas > 1
+            )
             if done < epochs and not folder.patience_is_over:
                 with (
                     Progress(steps, shown=settings.verbose and chief) as bar,
@@ -328,8 +317,8 @@ class PreparedTraining:
                     return measure(purify)
 
             monitor = Monitor(measured, every=validation.every)
-        examples = None if self.folder.path is None else _examples(held, pairs)
-        return [monitor, *self.settings.callbacks, self.folder.callback(model.averaged, card=card, examples=examples)]
+        shown = None if self.folder.path is None else examples(held, pairs)
+        return [monitor, *self.settings.callbacks, self.folder.callback(model.averaged, card=card, examples=shown)]
 
 
 def _average(optimizer: Any) -> float | None:
@@ -403,44 +392,3 @@ def _parameters(settings: Training, pairs: Pairs, model: Pix2Pix, steps: int) ->
         **pairs.identity,
     }
     return json.loads(json.dumps(parameters, default=str))
-
-
-def _batches(pairs: Pairs, settings: Training, generator: keras.Model, **options: Any) -> tf.data.Dataset:
-    """Batches in [0, 1] without end, of a size that the generator takes."""
-    preset = settings.recipe
-    data = pairs.dataset(
-        preset.batch_size,
-        crop=preset.crop,
-        crop_step=preset.crop_step,
-        flip=preset.flip,
-        scale=preset.scale,
-        whole=[name for name in preset.whole if name in pairs.attacks],
-        clean_share=preset.clean_share,
-        seed=settings.seed,
-        repeat=True,
-        **options,
-    )
-    low, high = pairs.clip_values
-    if (low, high) != (0.0, 1.0):
-        data = data.map(lambda *pair: tuple((images - low) / (high - low) for images in pair))
-    height, width = data.element_spec[0].shape[1:3]
-    if height is not None and width is not None and padded_sides(generator, height, width) != (height, width):
-        sides = zip((height, width), padded_sides(generator, height, width), strict=True)
-        rows, columns = (np.pad(np.arange(side), (0, padded - side), mode="reflect") for side, padded in sides)
-        data = data.map(lambda *pair: tuple(tf.gather(tf.gather(x, rows, axis=1), columns, axis=2) for x in pair))
-    distribution = tf.data.Options()
-    # A generator inside cannot be split by files: every worker reads all and takes its share of each batch.
-    distribution.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return data.with_options(distribution)
-
-
-def _examples(held: MemoryPairs | None, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Six pairs for the panel, in [0, 1]: held ones, where there are any."""
-    if held is not None:
-        rows = np.linspace(0, len(held) - 1, 6).astype(int)
-        batch, (low, high) = [held.adversarial[rows], held.clean[rows]], held.clip_values
-    else:
-        first = next(iter(pairs.dataset(min(6, len(pairs)), flip=False, shuffle=False)))
-        batch, (low, high) = [images.numpy() for images in first], pairs.clip_values
-    adversarial, clean = ((images - low) / (high - low) for images in batch)
-    return adversarial, clean

@@ -213,60 +213,15 @@ def test_float16_stays_inside_clip_values(tmp_path, clip_values):
     np.testing.assert_allclose(store.clip_values, clip_values, rtol=1e-7)
 
 
-def test_one_per_image_deals_evenly(reference):
-    got = PairStore(reference).arrays()
-    assert sorted(got.images) == list(range(14))
-    np.testing.assert_array_equal(np.bincount(got.indices), [7, 7])
-
-
 def test_manifest(reference, images, made):
-    import art
-
-    import art_versatile
-
+    """What was attacked by what, and checksums by which it can be told again."""
     manifest = json.loads((reference / "manifest.json").read_text())
-    assert manifest["complete"] is True
-    assert manifest["versions"] == {
-        "adversarial-robustness-toolbox": art.__version__,
-        "art-versatile": art_versatile.__version__,
-        "numpy": np.__version__,
-        "tensorflow": tf.__version__,
-    }
-    assert [image["name"] for image in manifest["images"]] == [f"array[{row}]" for row in range(14)]
     assert manifest["images"][3]["sha256"] == hashlib.sha256(images[3].tobytes()).hexdigest()
-    parameters = manifest["parameters"]
     weights = b"".join(weight.tobytes() for weight in made[0].model.get_weights())
-    assert parameters["classifier"] == {
-        "name": "Sequential",
-        "class": "TensorFlowV2Classifier",
-        "nb_classes": 4,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "preprocessing": [
-            {
-                "class": "StandardisationMeanStdTensorFlow",
-                "parameters": {"mean": 0.0, "std": 1.0, "apply_fit": True, "apply_predict": True},
-            }
-        ],
-    }
-    fgsm, pgd = parameters["attacks"]
-    assert (fgsm["name"], fgsm["class"], fgsm["parameters"]["eps"]) == ("FGSM", "FastGradientMethod", 0.1)
-    assert fgsm["parameters"]["norm"] == "inf"
-    assert (pgd["inner"]["class"], pgd["parameters"]["max_iter"]) == ("ProjectedGradientDescentTensorFlowV2", 3)
-    assert "verbose" not in pgd["parameters"]
-    for key, value in {
-        "labels": "predicted",
-        "split": "one_per_image",
-        "clip_values": [0.0, 1.0],
-        "dtype": "float16",
-        "seed": 0,
-    }.items():
-        assert parameters[key] == value
-    assert [shard["file"] for shard in manifest["shards"]] == [
-        "shards/00-FGSM-00000.tfrecord",
-        "shards/00-FGSM-00001.tfrecord",
-        "shards/01-PGD_3-00000.tfrecord",
-        "shards/01-PGD_3-00001.tfrecord",
-    ]
+    assert manifest["parameters"]["classifier"]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    fgsm, pgd = manifest["parameters"]["attacks"]
+    assert (fgsm["class"], fgsm["parameters"]["eps"], pgd["parameters"]["max_iter"]) == ("FastGradientMethod", 0.1, 3)
+    assert manifest["versions"]["tensorflow"] == tf.__version__
     assert sorted(content(reference)) == ["manifest.json", *(shard["file"] for shard in manifest["shards"])]
 
 
@@ -336,27 +291,6 @@ def test_per_class_from_a_tree(tmp_path, made):
     assert content(mapped.path) == content(store.path)
 
 
-def test_uneven_classes_are_still_dealt_evenly(tmp_path, made):
-    write_tree(tmp_path / "tree", {"a": 3, "b": 5, "c": 1})
-    got = generate(tmp_path / "tree", made, tmp_path / "store", labels="folders").arrays()
-    table = np.zeros((3, 2), int)
-    np.add.at(table, (got.labels, got.indices), 1)
-    assert np.ptp(table, axis=1).max() <= 1
-    assert np.ptp(table.sum(axis=0)) <= 1
-
-
-def test_several_attacks_an_image(tmp_path, images):
-    """Every image gets so many different attacks, every attack equally many images."""
-    classifier, _ = made = target()
-    attacks = {f"FGSM {k}": FastGradientMethod(classifier, eps=k / 100) for k in range(1, 5)}
-    got = generate(images, (made[0], attacks), tmp_path, split=2).arrays()
-    table = np.zeros((14, 4), int)
-    np.add.at(table, (got.images, got.indices), 1)
-    assert set(table.ravel()) == {0, 1}
-    np.testing.assert_array_equal(table.sum(axis=1), 2)
-    np.testing.assert_array_equal(table.sum(axis=0), 7)
-
-
 def test_flips_and_parts_come_before_the_attack(tmp_path, made):
     """Each attack gets its own view of an image, however the work is cut; what is stored is an attack on the view."""
     classifier, attacks = made
@@ -378,20 +312,6 @@ def test_flips_and_parts_come_before_the_attack(tmp_path, made):
     assert {key: store.manifest["parameters"][key] for key in ("flip", "zoom")} == {"flip": True, "zoom": 1.5}
 
 
-def test_flips_alone_keep_the_centre(tmp_path, made):
-    write_tree(tmp_path, {"flat": 9}, sides=(20, 33))
-    plain, flipped = (
-        generate(tmp_path / "flat", made, tmp_path / str(flip), flip=flip, split="every", dtype="float32").arrays()
-        for flip in (False, True)
-    )
-    mirrored = 0
-    for pixels, image in zip(flipped.clean, flipped.images, strict=True):
-        whole = plain.clean[plain.images == image][0]
-        mirrored += np.array_equal(pixels, whole[:, ::-1])
-        assert np.array_equal(pixels, whole) or np.array_equal(pixels, whole[:, ::-1])
-    assert 3 < mirrored < 15
-
-
 def test_flips_of_an_array(tmp_path, images):
     """Without a zoom an array's images are themselves or their mirror images, in any range of the pixels."""
     made = target(clip_values=(-1.0, 1.0))
@@ -405,12 +325,6 @@ def test_flips_of_an_array(tmp_path, images):
         assert min(same, flipped) < 1e-6 < max(same, flipped)
         mirrored += flipped < same
     assert 5 < mirrored < 23
-
-
-def test_per_class_from_an_array(tmp_path, images, made):
-    labels = np.arange(14) % 3
-    got = generate(images, made, tmp_path, labels=labels, per_class=4).arrays()
-    np.testing.assert_array_equal(np.bincount(got.labels), [4, 4, 4])
 
 
 def test_flat_folder_and_labels_by_file(tmp_path):
@@ -431,18 +345,6 @@ def test_classifier_name_and_gzip(tmp_path, images, made, reference):
     assert store.manifest["parameters"]["classifier"]["name"] == "tiny"
     assert_same_pairs(store.arrays(), PairStore(reference).arrays())
     assert all(data[:2] == b"\x1f\x8b" for file, data in content(tmp_path).items() if file.endswith("record"))
-
-
-def test_named_model(tmp_path, images):
-    classifier, attacks = target()
-    import keras
-
-    named = keras.Sequential(classifier.model.layers, name="tiny_net")
-    named.set_weights(classifier.model.get_weights())
-    other = TensorFlowV2Classifier(named, 4, (16, 16, 3), clip_values=(0, 1))
-    assert units_module.describe("a", lambda: (other, attacks))["classifier"]["name"] == "tiny_net"
-    units_module.forget("a")
-    assert not units_module._TARGETS
 
 
 def test_any_gfile_path(images, made, reference):
@@ -1084,13 +986,3 @@ def test_corrupted_record_of_a_shard(tmp_path, images, made, reference, caplog, 
         f"The record of shard {tmp_path}/shards/00-FGSM-00001.tfrecord is corrupted."
     ]
     assert content(tmp_path) == content(reference)
-
-
-def test_momentum_attack_of_the_suite(tmp_path, images, made):
-    """An attack whose implementation was replaced is described with it."""
-    classifier, _ = made
-    attack = MomentumIterativeMethodNumpy(classifier, eps=0.1, eps_step=0.05, max_iter=2, decay=1.0)
-    store = generate(images[:4], (classifier, {"MI-FGSM": attack}), tmp_path)
-    described = store.manifest["parameters"]["attacks"][0]
-    assert described["parameters"]["decay"] == described["inner"]["parameters"]["decay"] == 1.0
-    assert described["inner"]["class"] == "ProjectedGradientDescentNumpy"

@@ -594,44 +594,30 @@ class TestPrecision:
 
 class TestParameters:
     @pytest.mark.parametrize(
-        ("arguments", "error", "message"),
+        ("arguments", "message"),
         [
-            ({"preset": "small"}, ValueError, "Expected preset to be one of ['paper', 'compact']. Received 'small'."),
-            ({"pixel_weight": 1}, ValueError, "Expected changes among ['architecture', 'generator_options', "),
-            ({"schedule": [(1, 1, 1)]}, TypeError, "Expected schedule to be a LossSchedule."),
-            ({"features": "vgg"}, ValueError, "Expected features to be 'vgg19', 'classifier' or None."),
-            ({"precision": "float16"}, ValueError, "Expected precision to be one of ['float32', "),
-            ({"resume": 1}, ValueError, "Expected resume to be True or False. Received 1."),
-            ({"tensorboard": None}, ValueError, "Expected tensorboard to be True or False. Received None."),
-            ({"verbose": "yes"}, ValueError, "Expected verbose to be True or False. Received 'yes'."),
-            ({"steps_per_epoch": 0}, ValueError, "Expected steps_per_epoch to be an integer of at least 1. Received 0"),
-            ({"patience": 1.5}, ValueError, "Expected patience to be an integer of at least 1. Received 1.5."),
-            ({"patience": 1}, ValueError, "Expected validation pairs with patience. Received none."),
-            (
-                {"validation": True, "monitor": "loss"},
-                ValueError,
-                "Expected monitor to be one of ['val_clean_accuracy'",
-            ),
-            ({"seed": -1}, ValueError, "Expected seed to be an integer of at least 0. Received -1."),
-            ({"batch_size": 0}, ValueError, "Expected batch_size to be an integer of at least 1. Received 0."),
-            ({"crop": 32}, ValueError, "Expected crop to be one or two integers from 1 to (24, 24). Received 32."),
-            ({"crop": 23, **PLAIN}, ValueError, "multiples of 2 pixels for compact. Received crop=23 of images 24x24"),
-            ({"crop": 22}, ValueError, "Expected at least 24x24 pixels for a PatchGAN. Received 22x22."),
-            ({"scale": (1.0, 0.5)}, ValueError, "Expected scale to be two finite numbers"),
-            ({"clean_share": 2}, ValueError, "Expected clean_share to be a number from 0 to 1. Received 2."),
-            ({"clip_norm": -1}, ValueError, "Expected clip_norm above 0 and below inf. Received -1."),
-            ({"architecture": "big"}, ValueError, "Expected a generator in ['compact', 'unet256']. Received 'big'."),
-            ({"discriminator": 0}, ValueError, "Expected filters to be a positive integer. Received 0."),
+            ({"preset": "small"}, "Expected preset to be one of ['paper', 'compact']. Received 'small'."),
+            ({"pixel_weight": 1}, "Expected changes among ['architecture', 'generator_options', "),
+            ({"precision": "float16"}, "Expected precision to be one of ['float32', "),
+            ({"resume": 1}, "Expected resume to be True or False. Received 1."),
+            ({"tensorboard": None}, "Expected tensorboard to be True or False. Received None."),
+            ({"verbose": "yes"}, "Expected verbose to be True or False. Received 'yes'."),
+            ({"steps_per_epoch": 0}, "Expected steps_per_epoch to be an integer of at least 1. Received 0"),
+            ({"patience": 1.5}, "Expected patience to be an integer of at least 1. Received 1.5."),
+            ({"patience": 1}, "Expected validation pairs with patience. Received none."),
+            ({"validation": validation(), "monitor": "loss"}, "Expected monitor to be one of ['val_clean_accuracy'"),
+            ({"seed": -1}, "Expected seed to be an integer of at least 0. Received -1."),
+            ({"crop": 32}, "Expected crop to be one or two integers from 1 to (24, 24). Received 32."),
+            ({"crop": 23, **PLAIN}, "multiples of 2 pixels for compact. Received crop=23 of images 24x24"),
+            ({"crop": 22}, "Expected at least 24x24 pixels for a PatchGAN. Received 22x22."),
+            ({"architecture": "big"}, "Expected a generator in ['compact', 'unet256']. Received 'big'."),
+            ({"discriminator": 0}, "Expected filters to be a positive integer. Received 0."),
         ],
     )
-    def test_errors_come_before_anything_is_written(self, store, tmp_path, arguments, error, message):
-        """And before there are pairs, where these are still to be made."""
-        if arguments.get("validation"):
-            arguments = {**arguments, "validation": validation()}
-        with pytest.raises(error, match=re.escape(message)):
-            run(store, tmp_path / "run", **arguments)
+    def test_errors_come_before_there_are_pairs(self, tmp_path, arguments, message):
+        """And before anything is written."""
         arguments = {"preset": PRESET, "perceptual": process.make_perceptual(), **arguments}
-        with pytest.raises(error, match=re.escape(message)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             Training.of(**arguments).prepare(process.SHAPE, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
