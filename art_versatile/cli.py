@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     from art_versatile.evaluation.records import Check, EvaluationRecord
     from art_versatile.pairs import PairStore
-    from art_versatile.pix2pix.perceptual import PerceptualLoss
-    from art_versatile.pix2pix.presets import Preset
-    from art_versatile.training import Validation
+    from art_versatile.training import Preset, Validation
 
 __all__ = ["app"]
 
@@ -484,7 +482,7 @@ def train(
         from art_versatile import training
         from art_versatile import weights as stored
         from art_versatile.classifiers import load_classifier
-        from art_versatile.pairs import ChosenPairs, JoinedPairs, PairStore
+        from art_versatile.pairs import JoinedPairs, PairStore
 
         settings = _preset(
             preset,
@@ -499,7 +497,7 @@ def train(
             adversarial=adversarial,
             noise=noise,
         )
-        training.check_folder(out, resume)
+        training.RunFolder(out, resume=resume)  # refuses one that holds a run, before anything is loaded
         held = None if validation is None else PairStore(validation)
         stores = [PairStore(path) for path in pairs or ()]
         image_shape = JoinedPairs(stores).image_shape if stores else (image_size, image_size, 3)
@@ -516,7 +514,7 @@ def train(
             if weights is not None:
                 generator, origin = stored.load(weights, **({} if noise is None else {"noise": noise}))
                 card["initial_weights"] = {"name": Path(weights).name, "sha256": origin["weights"]["sha256"]}
-            perceptual = _perceptual(settings, target)
+            perceptual = training.perceptual_loss(settings, None if target is None else target.model)
         measured = None
         if held is not None and target is not None:
             measured = _validation(held, target, validation_limit, validation_every)
@@ -534,10 +532,10 @@ def train(
             "resume": resume,
             "tensorboard": tensorboard,
         }
+        names, budgets = tuple(name for name in attacks.split(",") if name), _budgets(eps)
+        # All that can be wrong is looked at before images are attacked.
+        prepared = training.Training(**arguments).prepare(image_shape, out)
         if images is not None:
-            names, budgets = tuple(name for name in attacks.split(",") if name), _budgets(eps)
-            # All that can be wrong is looked at before images are attacked.
-            training.check_arguments(image_shape, out, **arguments)
             _make_pairs(images, out / "pairs", classifier, image_size, names, budgets, attack_preset, seed)
             stores = [PairStore(out / "pairs")]
         facts = [{"images": len(s.manifest["images"]), **s.manifest["parameters"]} for s in stores]
@@ -545,8 +543,8 @@ def train(
         chosen: Any = stores[0] if len(stores) == 1 else JoinedPairs(stores)
         if only:
             card["only"] = [name.strip() for name in only.split(",")]
-            chosen = ChosenPairs(chosen, card["only"])
-        result = training.train(chosen, out, card=card, **arguments)
+            chosen = chosen.only(card["only"])
+        result = prepared.run(chosen, card=card)
     typer.echo(f"{len(result.history)} epochs; weights in {out / 'last'}" + f" and {out / 'best'}" * (held is not None))
 
 
@@ -578,6 +576,7 @@ def compare_schedules(
         from art_versatile.classifiers import load_classifier
         from art_versatile.experiments.schedules import compare_schedules, schedule_table
         from art_versatile.pairs import PairStore
+        from art_versatile.training import perceptual_loss
 
         settings = _preset(preset, features=features, vgg19_weights=vgg19_weights, batch_size=batch_size, crop=crop)
         store, held = PairStore(pairs), PairStore(validation)
@@ -588,7 +587,7 @@ def compare_schedules(
             out,
             epochs=epochs,
             preset=settings,
-            perceptual=_perceptual(settings, target),
+            perceptual=perceptual_loss(settings, target.model),
             steps_per_epoch=steps_per_epoch,
             precision=precision,
             seed=seed,
@@ -611,7 +610,7 @@ def _preset(
     import dataclasses
 
     from art_versatile._checks import check_choice
-    from art_versatile.pix2pix.presets import PRESETS
+    from art_versatile.training import PRESETS
 
     base = PRESETS[check_choice("--preset", name, tuple(PRESETS))]
     changes = {key: value for key, value in fields.items() if value is not None}
@@ -634,22 +633,11 @@ def _preset(
     return dataclasses.replace(base, **changes)
 
 
-def _perceptual(settings: Preset, target: TensorFlowV2Classifier | None) -> PerceptualLoss | None:
-    """The perceptual loss that the preset asks for."""
-    from art_versatile.pix2pix.perceptual import PerceptualLoss
-
-    if settings.features == "vgg19":
-        return PerceptualLoss.vgg19(**settings.features_options)
-    if settings.features is None or target is None:
-        return None
-    return PerceptualLoss.of_classifier(target.model, **settings.features_options)
-
-
 def _validation(held: PairStore, target: TensorFlowV2Classifier, limit: int | None, every: int) -> Validation:
     """What measures a run on a store of held pairs."""
     from art_versatile.training import Validation
 
-    return Validation(held.arrays(limit), held.attacks, target.predict, held.clip_values, every)
+    return Validation(held.arrays(limit), target.predict, every)
 
 
 def _make_pairs(

@@ -15,7 +15,7 @@ from art.defences.preprocessor import Preprocessor
 from art.defences.preprocessor.preprocessor import PreprocessorTensorFlowV2
 from art.estimators.classification import KerasClassifier, TensorFlowV2Classifier
 
-from art_versatile._checks import check_bool, check_choice, check_integer
+from art_versatile._checks import check_bool, check_choice, check_clip_values, check_integer
 from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.attacks.compiled.objects import copied
 
@@ -100,7 +100,7 @@ def _one_range(clip_values: Any) -> tuple[float, float]:
     if [len(bound) for bound in bounds] != [1, 1]:
         received = [np.asarray(bound).tolist() for bound in clip_values]
         raise ValueError(f"Expected clip_values of one range for all channels. Received {received}.")
-    return float(bounds[0][0]), float(bounds[1][0])
+    return check_clip_values((bounds[0][0], bounds[1][0]))
 
 
 def check_pixels(classifier: Any, defence: Preprocessor) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
-import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +15,34 @@ import numpy as np
 import tensorflow as tf
 from art.attacks import EvasionAttack
 from art.defences.trainer import Trainer
-from art.utils import check_and_transform_label_format, is_probability
-from tqdm.auto import tqdm
+from art.estimators.classification import EnsembleClassifier
+from art.utils import is_probability
 
-from art_versatile import training
-from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer
-from art_versatile.attacks.seeding import isolated_seed
+from art_versatile._checks import check_images, check_integer
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.defended import check_pixels, defend, pixel_range
-from art_versatile.pairs.memory import ArrayPairs
-from art_versatile.pairs.store import PairArrays
-from art_versatile.pix2pix.generators import mirrored_up, padded_sides
+from art_versatile.pairs import MemoryPairs, Pairs, attack_in_memory, generate_pairs
+from art_versatile.pairs._sources import Source, attacks_per_image, check_split, find_labels
+from art_versatile.pairs.attacking import check_target
 from art_versatile.pix2pix.perceptual import PerceptualLoss
-from art_versatile.pix2pix.presets import PRESETS, Preset
 from art_versatile.pix2pix.schedule import LossSchedule
 from art_versatile.purifier import VersatilePurifier
+from art_versatile.training import Preset, Training, Validation, new_discriminator, new_generator, perceptual_loss
+from art_versatile.training.presets import find_preset
 
 if TYPE_CHECKING:
     from art.data_generators import DataGenerator
 
-__all__ = ["VersatileTrainer", "defend"]
+__all__ = ["PAIRS_IN_MEMORY", "VersatileTrainer", "defend"]
+
+PAIRS_IN_MEMORY = 2 * 2**30
+"""Bytes of pairs, in float32, that :meth:`VersatileTrainer.fit` holds in memory at most."""
+
+# What fit takes besides.
+_SETTINGS = (
+    "callbacks", "precision", "patience", "monitor", "steps_per_epoch", "strategy", "tensorboard",
+    "learning_rate", "decay", "warmup", "beta_1", "clip_norm", "ema", "scale", "clean_share",
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +63,7 @@ class VersatileTrainer(Trainer):
     :param purifier: The purifier to train further, as ``VersatilePurifier()``, the one that ships; None makes a new one
         around the preset's generator.
     :param preset: "compact", "paper" (U-Net-256, VGG19, the paper's schedule), or a
-        :class:`~art_versatile.pix2pix.presets.Preset`: what the parameters below and those of :meth:`fit` leave open.
+        :class:`~art_versatile.training.Preset`: what the parameters below and those of :meth:`fit` leave open.
         Its crops and mirror images are not taken: they would move a perturbation off the classifier's grid. "paper"
         downloads VGG19's weights in :meth:`fit`, unless ``perceptual`` is given.
     :param schedule: Weights of the pixel and the perceptual loss by epoch; None takes the preset's.
@@ -66,10 +74,11 @@ class VersatileTrainer(Trainer):
         None trains without the adversarial loss.
     :param optimizer: The generator's optimizer; None takes the preset's Adam.
     :param split: "one_per_image" gives each image to one attack, in turn (the paper's way); "every" gives every image
-        to every attack.
+        to every attack; a number, to so many different ones. Within each class the attacks are dealt evenly.
     :param seed: Seed of the new generator, of the random attacks and of the order of the images.
     :param verbose: Show progress.
     :raises ValueError: If a parameter is not as expected, or an attack is targeted.
+    :raises TypeError: If a parameter is of the wrong type, or the classifier is an ``EnsembleClassifier``.
     """
 
     def __init__(
@@ -83,21 +92,24 @@ class VersatileTrainer(Trainer):
         perceptual: PerceptualLoss | str | None = "preset",
         discriminator: keras.Model | str | None = "preset",
         optimizer: keras.optimizers.Optimizer | None = None,
-        split: str = "one_per_image",
+        split: str | int = "one_per_image",
         seed: int = 0,
         verbose: bool = True,
     ) -> None:
         super().__init__(classifier)
-        if not isinstance(preset, Preset):
-            preset = PRESETS[check_choice("preset", preset, tuple(PRESETS))]
-        self.preset = preset
+        if isinstance(classifier, EnsembleClassifier):
+            raise TypeError(
+                "Expected a single classifier: an EnsembleClassifier takes no defence in front, so it would stay "
+                "undefended; train for one of its members. Received an EnsembleClassifier."
+            )
+        self.preset = preset = find_preset(preset)
         self.schedule = preset.schedule if schedule is None else schedule
         if isinstance(discriminator, str) and discriminator == "preset":
-            discriminator = training.new_discriminator(preset, seed)  # once: it goes on from one fit to the next
+            discriminator = new_discriminator(preset, seed)  # once: it goes on from one fit to the next
         self.discriminator = discriminator
         self.perceptual, self.split, self.seed, self.verbose = perceptual, split, seed, verbose
         self.optimizer = optimizer
-        self._clip_values = pixel_range(classifier)
+        low, high = pixel_range(classifier)
         if attacks is None:
             attacks = paper_attacks(classifier)
         elif isinstance(attacks, EvasionAttack):
@@ -107,20 +119,14 @@ class VersatileTrainer(Trainer):
         self.attacks = dict(attacks)
         self._fitted = purifier is not None
         self.purifier = purifier or VersatilePurifier(
-            training.new_generator(preset, seed),
-            clip_values=self._clip_values,
+            new_generator(preset, seed),
+            clip_values=(low, high),
             channels_first=bool(getattr(classifier, "channels_first", False)),
         )
         self._check_params()
 
     def _check_params(self) -> None:
-        if not self.attacks:
-            raise ValueError("Expected at least one attack. Received none.")
-        for name, attack in self.attacks.items():
-            if not isinstance(attack, EvasionAttack):
-                raise TypeError(f"Expected ART evasion attacks. Received {type(attack).__name__} as {name!r}.")
-            if getattr(attack, "targeted", False):
-                raise ValueError(f"Expected untargeted attacks. Received the targeted attack {name!r}.")
+        check_target((self._classifier, self.attacks))
         if not isinstance(self.schedule, LossSchedule):
             raise TypeError(f"Expected schedule to be a LossSchedule. Received {self.schedule!r}.")
         if not isinstance(self.perceptual, PerceptualLoss) and self.perceptual not in ("preset", "classifier", None):
@@ -132,12 +138,12 @@ class VersatileTrainer(Trainer):
             raise ValueError(
                 f"Expected discriminator to be a network, 'preset' or None. Received {self.discriminator!r}."
             )
-        check_choice("split", self.split, ("one_per_image", "every"))
+        self._attacks_per_image = attacks_per_image(check_split(self.split), len(self.attacks))
         check_pixels(self._classifier, self.purifier)
 
     def fit(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Pairs,
         y: np.ndarray | None = None,
         batch_size: int | None = None,
         nb_epochs: int | None = None,
@@ -145,72 +151,66 @@ class VersatileTrainer(Trainer):
         out: str | Path | None = None,
         resume: bool = False,
         validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+        pairs_folder: str | Path | None = None,
         verbose: bool | int | None = None,
-        **changes: Any,
+        **settings: Any,
     ) -> keras.callbacks.History:
         """
         Attack the classifier, then train the purifier on the pairs: whole images, mirrored at their far edges up to a
         size that the generator takes, as the purifier does.
 
         :param x: Clean images in the classifier's ``clip_values``, (N, H, W, 3), or (N, 3, H, W) for a classifier with
-            channels first.
+            channels first. Or pairs that are there already, in that range: a
+            :class:`~art_versatile.pairs.PairStore`, :class:`~art_versatile.pairs.MemoryPairs`, ...; nothing is attacked
+            then but the validation images.
         :param y: Labels for the attacks, class indices (N,) or one-hot (N, classes); None takes the classifier's own
             predictions, which leak no label.
         :param batch_size: Images a step; None takes the preset's.
-        :param nb_epochs: Passes over the pairs; None takes the length of the schedule, which is by epoch and is not
-            stretched to another number: see :meth:`LossSchedule.scaled_to`.
-        :param out: Folder for weights, log, curves and checkpoints; see :func:`art_versatile.training.train`.
-        :param resume: Go on with the run in ``out``. The attacks are made anew.
+        :param nb_epochs: Passes over the pairs; None takes the length of the schedule. The schedule is stretched to
+            another number, its stages in their proportions: the paper's 40, 30 and 30 epochs are 4, 3 and 3 of 10.
+        :param out: Folder for weights, log, curves and checkpoints, as :func:`art_versatile.training.train` fills it.
+        :param resume: Go on with the run in ``out``. The attacks are made anew, unless they are in a folder.
         :param validation_data: Held images and their right labels, as ``x`` and ``y``: they are attacked too, and the
             accuracy behind the purifier is measured after each epoch.
+        :param pairs_folder: Folder of a store for the pairs, which stays; called again on it, the attacks go on where
+            they stopped. None holds pairs in memory up to :data:`PAIRS_IN_MEMORY` bytes, and more in a store in a
+            temporary folder.
         :param verbose: Show progress; None as the trainer does.
-        :param changes: Passed to :func:`art_versatile.training.train`: ``callbacks``, ``precision``, ``patience``,
-            fields of a preset as ``ema`` or ``flip``, ...
+        :param settings: ``callbacks``, ``precision``, ``patience``, ``monitor``, ``steps_per_epoch``, ``strategy``,
+            ``tensorboard``, and the fields of a preset that the trainer does not settle itself: ``learning_rate``,
+            ``decay``, ``warmup``, ``beta_1``, ``clip_norm``, ``ema``, ``scale``, ``clean_share``.
         :return: The mean of each named loss in each epoch, and what was measured, as Keras gives it.
-        :raises ValueError: If the images or the numbers are not as expected; nothing has been trained then.
+        :raises ValueError: If the images, the pairs or the numbers are not as expected; nothing has been attacked then.
         """
-        batch_size = check_batch_size(self.preset.batch_size if batch_size is None else batch_size)
-        nb_epochs = check_integer("nb_epochs", self.schedule.epochs if nb_epochs is None else nb_epochs)
+        if refused := sorted(set(settings) - set(_SETTINGS)):
+            raise ValueError(
+                f"Expected settings among {list(_SETTINGS)}: networks, losses, optimizer and seed are the trainer's "
+                "own, and crops and mirror images are never taken, as they would move a perturbation off the "
+                f"classifier's grid. Received {refused}."
+            )
         verbose = self.verbose if verbose is None else bool(verbose)
-        x, y = self._check_data(x, y)
-        preset = self._preset(batch_size, nb_epochs)
-        names, validation = tuple(self.attacks), None
-        if validation_data is not None:
-            held_x, held_y = self._check_data(*validation_data)
-            if held_y is None:
-                raise ValueError("Expected right labels with the validation images. Received None.")
-            classify = functools.partial(self._classify, sides=self._sides(held_x))
-            validation = training.Validation(self._blank_pairs(), names, classify)
-        arguments: dict[str, Any] = {
-            "preset": preset,
-            "perceptual": self._perceptual_loss(x),
-            "generator": self.purifier.generator,
-            "optimizer": self.optimizer,
-            "seed": self.seed,
-            "resume": resume,
-            "progress": verbose,
-        }
-        # All that can be wrong is looked at before images are attacked.
-        sides = padded_sides(self.purifier.generator, *self._sides(x))
-        training.check_arguments((*sides, 3), out, validation=validation, **arguments, **changes)
-        if validation is not None:
-            validation = dataclasses.replace(validation, pairs=self._pairs(held_x, held_y, verbose))
-        pairs = ArrayPairs(*self._pairs(x, y, verbose)[:4], names)
-        result = training.train(pairs, out, validation=validation, **arguments, **changes)
+        if isinstance(x, Pairs):
+            image_shape = self._check_pairs(x, y, pairs_folder)
+        else:
+            x, y = self._check_data(x, y)
+            image_shape = x.shape[1:]
+        training = Training.of(
+            self._preset(batch_size, nb_epochs),
+            perceptual=self._perceptual_loss(image_shape),
+            generator=self.purifier.generator,
+            optimizer=self.optimizer,
+            validation=None if validation_data is None else self._validation(*validation_data, verbose),
+            seed=self.seed,
+            resume=resume,
+            verbose=verbose,
+            **settings,
+        )
+        prepared = training.prepare(image_shape, out)  # all that can be wrong, before images are attacked
+        with self._pairs(x, y, pairs_folder, verbose) as pairs:
+            result = prepared.run(pairs)
         self._fitted = True
-        # Facts and figures on the card were those of the weights before.
-        before, card = self.purifier.card, {"training": result.parameters}
-        if "weights" in before:
-            card["initial_weights"] = {"sha256": before["weights"]["sha256"]}
-        card |= {key: before[key] for key in ("initial_weights", "license") if key in before and key not in card}
-        self.purifier.card = card
-        history = keras.callbacks.History()
-        history.epoch = [int(row["epoch"]) for row in result.history]
-        for row in result.history:
-            for key, value in row.items():
-                if key not in ("epoch", "learning_rate"):
-                    history.history.setdefault(key, []).append(value)
-        return history
+        self._write_card(result.parameters)
+        return _as_history(result.history)
 
     def fit_generator(
         self, generator: DataGenerator, nb_epochs: int | None = None, **kwargs: Any
@@ -237,10 +237,9 @@ class VersatileTrainer(Trainer):
             labels += [np.asarray(batch_y[0])] if batch_y and batch_y[0] is not None else []
         if not images:
             raise ValueError("Expected a data generator with images. Received one that yields none.")
-        size = generator.size
-        y = np.concatenate(labels)[:size] if len(labels) == len(images) else None
+        y = np.concatenate(labels)[: generator.size] if len(labels) == len(images) else None
         kwargs.setdefault("batch_size", generator.batch_size)
-        return self.fit(np.concatenate(images)[:size], y, nb_epochs=nb_epochs, **kwargs)
+        return self.fit(np.concatenate(images)[: generator.size], y, nb_epochs=nb_epochs, **kwargs)
 
     def get_classifier(self) -> Any:
         """
@@ -262,20 +261,31 @@ class VersatileTrainer(Trainer):
         """
         return self.get_classifier().predict(x, **kwargs)
 
-    def _check_data(self, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images and labels that can be attacked."""
-        x = check_images(x, self.purifier.clip_values, channels_first=self.purifier.channels_first)
-        if self.split == "one_per_image" and len(x) < len(self.attacks):
+    def _check_data(self, x: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images that can be attacked, (N, H, W, 3), and their labels, (N,)."""
+        first = self.purifier.channels_first
+        x = check_images(x, self.purifier.clip_values, channels_first=first).astype(np.float32)
+        if len(x) * self._attacks_per_image < len(self.attacks):
             raise ValueError(f"Expected at least one image for each of {len(self.attacks)} attacks. Received {len(x)}.")
-        if y is not None and len(y) != len(x):
-            raise ValueError(f"Expected as many labels as images, {len(x)}. Received {len(y)}.")
-        return x.astype(np.float32), y
+        x = np.moveaxis(x, 1, -1) if first else x
+        return x, find_labels(y, Source(x), self._classifier.nb_classes)
 
-    def _preset(self, batch_size: int, epochs: int) -> Preset:
-        """What :func:`art_versatile.training.train` is to do."""
+    def _check_pairs(self, pairs: Pairs, y: Any, pairs_folder: Any) -> tuple[int, int, int]:
+        """Whether pairs that are there are of the classifier's pixels; their (H, W, C)."""
+        if y is not None or pairs_folder is not None:
+            raise ValueError("Expected neither y nor pairs_folder with pairs that are there. Received one.")
+        if not np.allclose(pairs.clip_values, self.purifier.clip_values):
+            raise ValueError(
+                f"Expected pairs in the classifier's clip_values {self.purifier.clip_values}. Received "
+                f"{pairs.clip_values}."
+            )
+        return pairs.image_shape
+
+    def _preset(self, batch_size: int | None, epochs: int | None) -> Preset:
+        """The preset with what the trainer settles."""
         generator = self.purifier.generator
         # The smallest perturbation that fools does so no more when it is made smaller.
-        minimal = {name for name, attack in self.attacks.items() if not hasattr(attack, "eps")}
+        minimal = [name for name, attack in self.attacks.items() if not hasattr(attack, "eps")]
         return dataclasses.replace(
             self.preset,
             architecture=getattr(generator, "architecture", generator.name),
@@ -283,76 +293,65 @@ class VersatileTrainer(Trainer):
             discriminator=self.discriminator,
             features=None,  # the perceptual loss is given
             features_options={},
-            schedule=self._schedule(epochs),
-            batch_size=batch_size,
+            schedule=self.schedule if epochs is None else self.schedule.scaled_to(check_integer("nb_epochs", epochs)),
+            batch_size=self.preset.batch_size if batch_size is None else batch_size,
             crop=None,
             flip=False,
-            whole=tuple(name for name in self.attacks if name in minimal or name in self.preset.whole),
+            whole=tuple(dict.fromkeys([*self.preset.whole, *minimal])),
         )
 
-    def _sides(self, x: np.ndarray) -> tuple[int, int]:
-        """Height and width of images."""
-        height, width = x.shape[2:] if self.purifier.channels_first else x.shape[1:3]
-        return height, width
+    def _validation(self, x: np.ndarray, y: np.ndarray | None, verbose: bool) -> Validation:
+        """What measures on held images, which are attacked when the run begins."""
+        x, y = self._check_data(x, y)
+        if y is None:
+            raise ValueError("Expected right labels with the validation images. Received None.")
+        return Validation(lambda: self._attacked(x, y, verbose), self._classify, attacks=tuple(self.attacks))
 
-    def _schedule(self, epochs: int) -> LossSchedule:
-        """The schedule, cut or prolonged to so many epochs."""
-        weights = [self.schedule(epoch) for epoch in range(epochs)]
-        return LossSchedule((len(list(run)), *pair) for pair, run in itertools.groupby(weights))
+    @contextlib.contextmanager
+    def _pairs(
+        self, x: np.ndarray | Pairs, y: np.ndarray | None, folder: str | Path | None, verbose: bool
+    ) -> Iterator[Pairs]:
+        """The pairs to train on: those given, or made in memory, or in a store."""
+        if isinstance(x, Pairs):
+            yield x
+            return
+        size = 2 * x.nbytes * self._attacks_per_image
+        if folder is None and size <= PAIRS_IN_MEMORY:
+            yield self._attacked(x, y, verbose)
+            return
+        with contextlib.ExitStack() as stack:
+            if folder is None:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="art-versatile-"))
+                logger.info("The pairs take %.1f GiB: they go through a store in %s.", size / 2**30, folder)
+            options = {**self._options(y, verbose), "dtype": "float32", "n_jobs": 1}
+            yield generate_pairs(x, self._classifier, self.attacks, folder, **options)
 
-    def _pairs(self, x: np.ndarray, y: np.ndarray | None, verbose: bool = False) -> PairArrays:
-        """Adversarial and clean images, (M, H, W, 3) in [0, 1], with labels and the numbers of attacks and images."""
-        if y is None:  # a batch at a time: ART hands an array to the model whole
-            size = self.purifier.batch_size
-            labels = np.concatenate(
-                [np.argmax(self._classifier.predict(x[i : i + size]), axis=1) for i in range(0, len(x), size)]
-            )
-        else:
-            labels = np.asarray(y)
-        one_hot = check_and_transform_label_format(labels, nb_classes=self._classifier.nb_classes)
-        order = np.random.default_rng(self.seed).permutation(len(x))
-        adversarial, chosen = [], []
-        progress = tqdm(self.attacks.items(), desc="attacks", disable=not verbose)
-        for place, (name, attack) in enumerate(progress):
-            progress.set_postfix_str(name)
-            index = order if self.split == "every" else order[place :: len(self.attacks)]
-            with isolated_seed(self.seed + place):
-                x_adv = attack.generate(x[index].copy(), y=one_hot[index].copy())
-            if not np.isfinite(x_adv).all():
-                raise ValueError(f"Expected finite adversarial images. Received NaN or infinity from {name!r}.")
-            adversarial.append(x_adv)
-            chosen.append(index)
+    def _attacked(self, x: np.ndarray, y: np.ndarray | None, verbose: bool) -> MemoryPairs:
+        """Attacked images, (N, H, W, 3), in memory."""
+        return attack_in_memory(x, self._classifier, self.attacks, **self._options(y, verbose))
+
+    def _options(self, y: np.ndarray | None, verbose: bool) -> dict[str, Any]:
+        """What pairs in memory and in a store are made with alike."""
+        return {
+            "labels": y, "split": self.split, "batch_size": self.purifier.batch_size, "seed": self.seed,
+            "verbose": verbose,
+        }  # fmt: skip
+
+    def _classify(self, images: np.ndarray) -> np.ndarray:
+        """The undefended classifier's answer to (N, H, W, 3) in [0, 1]."""
         low, high = self.purifier.clip_values
-        rows = np.concatenate(chosen)
-        pair = [np.concatenate(adversarial), x[rows]]
-        if self.purifier.channels_first:
-            pair = [np.transpose(images, (0, 2, 3, 1)) for images in pair]
-        pair = [np.clip((images - low) / (high - low), 0, 1).astype(np.float32) for images in pair]
-        x_adv, clean = (mirrored_up(self.purifier.generator, images) for images in pair)
-        numbers = np.repeat(np.arange(len(chosen)), [len(index) for index in chosen])
-        return PairArrays(x_adv, clean, np.argmax(one_hot, axis=1)[rows], numbers, rows)
+        images = (images * (high - low) + low).astype(np.float32)
+        return self._classifier.predict(np.moveaxis(images, -1, 1) if self.purifier.channels_first else images)
 
-    def _blank_pairs(self) -> PairArrays:
-        """One pair of each attack, to stand for those that are to come."""
-        numbers = np.arange(len(self.attacks))
-        images = np.zeros((len(numbers), 1, 1, 3), np.float32)
-        return PairArrays(images, images, numbers, numbers, numbers)
-
-    def _classify(self, images: np.ndarray, sides: tuple[int, int] | None = None) -> np.ndarray:
-        """The undefended classifier's answer to (N, H, W, 3) in [0, 1], or to their part of such sides."""
-        low, high = self.purifier.clip_values
-        if sides is not None:
-            images = images[:, : sides[0], : sides[1]]
-        if self.purifier.channels_first:
-            images = np.transpose(images, (0, 3, 1, 2))
-        return self._classifier.predict((images * (high - low) + low).astype(np.float32))
-
-    def _perceptual_loss(self, x: np.ndarray) -> PerceptualLoss | None:
+    def _perceptual_loss(self, image_shape: tuple[int, ...]) -> PerceptualLoss | None:
+        """The loss that was given, or the one of the preset, or of the classifier's own features."""
         if self.perceptual is None or isinstance(self.perceptual, PerceptualLoss):
             return self.perceptual
-        options = dict(self.preset.features_options) if self.preset.features == "classifier" else {}
-        if self.perceptual == "preset" and self.preset.features != "classifier":
-            return None if self.preset.features is None else PerceptualLoss.vgg19(**self.preset.features_options)
+        preset = self.preset
+        if self.perceptual == "classifier" and preset.features != "classifier":
+            preset = dataclasses.replace(preset, features="classifier", features_options={})
+        if preset.features != "classifier":
+            return perceptual_loss(preset)
         model = getattr(self._classifier, "model", None)
         low, high = self.purifier.clip_values
         if not isinstance(model, keras.Model) or self.purifier.channels_first:
@@ -361,8 +360,9 @@ class VersatileTrainer(Trainer):
                 type(self._classifier).__name__,
             )
             return None
-        probabilities = bool(is_probability(self._classifier.predict(x[:1])))
-        height, width = self._sides(x)
+        height, width, _ = image_shape
+        noise = np.random.default_rng(0).random((1, height, width, 3), np.float32)
+        probabilities = bool(is_probability(self._classify(noise)))
         # The classifier's own standardisation stands between its pixels and its model.
         standardisation = self._classifier.preprocessing
         mean, std = (0.0, 1.0) if standardisation is None else (standardisation.mean, standardisation.std)
@@ -371,10 +371,29 @@ class VersatileTrainer(Trainer):
             pixels = tf.ensure_shape(pixels[:, :height, :width], (None, height, width, 3))
             return (pixels * (high - low) + low - tf.cast(mean, tf.float32)) / tf.cast(std, tf.float32)
 
-        return PerceptualLoss.of_classifier(model, preprocess=to_model, probabilities=probabilities, **options)
+        return perceptual_loss(preset, model, preprocess=to_model, probabilities=probabilities)
+
+    def _write_card(self, parameters: dict[str, Any]) -> None:
+        """The purifier's card: facts and figures on the one before were those of the weights before."""
+        before, card = self.purifier.card, {"training": parameters}
+        if "weights" in before:
+            card["initial_weights"] = {"sha256": before["weights"]["sha256"]}
+        card |= {key: before[key] for key in ("initial_weights", "license") if key in before and key not in card}
+        self.purifier.card = card
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(classifier={type(self._classifier).__name__}, attacks={list(self.attacks)}, "
             f"purifier={self.purifier!r}, schedule={self.schedule!r}, split={self.split!r}, seed={self.seed})"
         )
+
+
+def _as_history(rows: Sequence[Mapping[str, float]]) -> keras.callbacks.History:
+    """A run's history as Keras gives it."""
+    history = keras.callbacks.History()
+    history.epoch = [int(row["epoch"]) for row in rows]
+    for row in rows:
+        for key, value in row.items():
+            if key not in ("epoch", "learning_rate"):
+                history.history.setdefault(key, []).append(value)
+    return history

@@ -26,7 +26,7 @@ ALLOWED = {
     "trainer": {"base", "attacks", "defended", "pairs", "pix2pix", "purifier", "training"},
     "evaluation": {"base", "attacks"},
     "reports": {"base", "evaluation"},
-    "baselines": {"base", "images", "weights"},
+    "baselines": {"base", "images", "weights", "training"},
     "experiments": {
         "base", "images", "classifiers", "pix2pix", "weights", "purifier", "compiled", "attacks", "pairs", "training",
         "trainer", "evaluation", "reports", "baselines",

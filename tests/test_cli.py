@@ -19,7 +19,7 @@ from art_versatile.classifiers import CLASSIFIERS, wrap
 from art_versatile.images import load_image, save_png
 from art_versatile.pairs import PairStore, generate_pairs
 from art_versatile.pix2pix import CompactGenerator, UNet256Generator, build_generator
-from art_versatile.pix2pix.presets import PRESETS
+from art_versatile.training import PRESETS
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def colourful(folder, count, size):
 def make_pairs(path, size, count=6):
     images = np.stack([load_image(file) for file in sorted(colourful(path / "images", count, size).iterdir())])
     build = functools.partial(cli._attacked_classifier, "tiny", size, ("FGSM", "PGD"), {"0.1": 0.1}, 2, "quick", 8)
-    return generate_pairs(images, None, build, path / "store", progress=False)
+    return generate_pairs(images, None, build, path / "store", verbose=False)
 
 
 @pytest.fixture
@@ -335,7 +335,7 @@ class TestTrain:
     def test_new_networks_by_default(self, run, pairs, tmp_path, monkeypatch):
         """Without --weights the preset's own generator is built, with the noise that is asked for."""
         asked = []
-        monkeypatch.setattr(training, "train", lambda *a, **k: asked.append(k) or (_ for _ in ()).throw(ValueError))
+        monkeypatch.setattr(training, "Training", lambda **k: asked.append(k) or (_ for _ in ()).throw(ValueError))
         run("train", "--pairs", pairs, "--out", tmp_path, "--noise", 0.02, "--steps-per-epoch", 7, "--patience", 2,
             "--precision", "mixed_bfloat16", "--monitor", "val_psnr", *SMALL)  # fmt: skip
         (arguments,) = asked

@@ -81,7 +81,7 @@ def test_compare_defences(main, capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_train_on_two_workers(tmp_path):
     """Both on this machine, at the smallest size."""
-    process = runpy.run_path(str(Path(__file__).parent / "training_process.py"))
+    process = runpy.run_path(str(Path(__file__).parent / "training" / "process.py"))
     store = process["make_store"](tmp_path / "pairs", 4, (64, 64, 3))
     with socket.socket() as first, socket.socket() as second:
         for free in (first, second):

@@ -8,12 +8,14 @@ import pytest
 import tensorflow as tf
 from art.attacks.evasion import CarliniL2Method, DeepFool, FastGradientMethod, ProjectedGradientDescent
 from art.data_generators import NumpyDataGenerator, TensorFlowV2DataGenerator
-from art.estimators.classification import BlackBoxClassifier, TensorFlowV2Classifier
+from art.estimators.classification import BlackBoxClassifier, EnsembleClassifier, TensorFlowV2Classifier
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier, VersatileTrainer
+from art_versatile import trainer as trainer_module
+from art_versatile.pairs import MemoryPairs, PairStore, attack_in_memory, generate_pairs
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
-from art_versatile.pix2pix.presets import PRESETS
 from art_versatile.trainer import defend
+from art_versatile.training import PRESETS
 
 SIZE, CLASSES, SCHEDULE = 32, 4, LossSchedule([(100, 10.0, 1.0)])
 
@@ -114,6 +116,8 @@ class TestFit:
     def test_caller_keeps_everything_as_it_was(self, classifier, attacks, images):
         x, y = images.copy(), np.arange(8) % CLASSES
         labels = y.copy()
+        # ART draws a new eps in each call, and keeps it.
+        attacks.append(ProjectedGradientDescent(classifier, eps=0.1, max_iter=1, random_eps=True, num_random_init=1))
         attack_state = [{k: getattr(a, k, None) for k in a.attack_params} for a in attacks]
         weights = [w.copy() for w in classifier.model.get_weights()]
         defences = list(classifier.preprocessing_operations)
@@ -139,23 +143,19 @@ class TestFit:
         for a, b in zip(*runs, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
-    @pytest.mark.parametrize(("split", "pairs"), [("one_per_image", 8), ("every", 16)])
-    def test_split(self, classifier, attacks, images, split, pairs):
-        trainer = VersatileTrainer(classifier, attacks, small_purifier(), split=split, verbose=False)
-        made = trainer._pairs(images, None)
-        assert made.adversarial.shape == made.clean.shape == (pairs, SIZE, SIZE, 3)
-        assert 0.01 < np.abs(made.adversarial - made.clean).max() <= 0.1 + 1e-6
-        np.testing.assert_array_equal(made.clean, images[made.images])
-        np.testing.assert_array_equal(made.labels, classifier.predict(images).argmax(1)[made.images])
-        assert np.bincount(made.attacks).tolist() == [pairs // 2] * 2
-
-    def test_labels_default_to_the_predictions(self, classifier, attacks, images):
-        trainer = VersatileTrainer(classifier, attacks, small_purifier(), verbose=False)
-        predicted = classifier.predict(images).argmax(axis=1)
-        expected = trainer._pairs(images, None)[0]
-        np.testing.assert_array_equal(trainer._pairs(images, predicted)[0], expected)
-        np.testing.assert_array_equal(trainer._pairs(images, np.eye(CLASSES)[predicted])[0], expected)
-        assert np.abs(trainer._pairs(images, (predicted + 1) % CLASSES)[0] - expected).max() > 0
+    @pytest.mark.parametrize("split", ["one_per_image", "every", 2])
+    def test_trained_on_the_pairs_of_the_one_core(self, classifier, attacks, images, split):
+        """Class balance, any split, labels and seeds are the core's: its pairs give the same run."""
+        options = {"schedule": SCHEDULE, "perceptual": None, "discriminator": None, "seed": 3, "verbose": False}
+        y = np.arange(8) % CLASSES
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), split=split, **options)
+        history = fit(trainer, images, y, nb_epochs=1)
+        pairs = attack_in_memory(
+            images, classifier, trainer.attacks, labels=y, split=split, seed=3, batch_size=16, verbose=False
+        )
+        assert len(pairs) == (8 if split == "one_per_image" else 16)
+        given = VersatileTrainer(classifier, attacks, small_purifier(), split=split, **options)
+        assert fit(given, pairs, nb_epochs=1).history == history.history
 
     def test_other_range_and_subclassed_model(self, images):
         model = make_model(subclassed=True)
@@ -168,7 +168,7 @@ class TestFit:
         history = fit(trainer, images * 255, nb_epochs=4)
         assert history.history["loss"][-1] < history.history["loss"][0]
         # A subclassed model shows no layers: what counts is its prediction on standardised pixels.
-        loss = trainer._perceptual_loss(images)
+        loss = trainer._perceptual_loss(images.shape[1:])
         p, c = (tf.nn.log_softmax(model((x * 255 - 127) / 128)) for x in (images * 0.5, images))
         expected = tf.reduce_mean(tf.math.log1p(tf.reduce_sum(tf.exp(c) * (c - p), -1)))
         np.testing.assert_allclose(loss(images * 0.5, images), expected, rtol=1e-4)
@@ -176,7 +176,7 @@ class TestFit:
     def test_softmax_classifier(self, images):
         classifier = make_classifier(softmax=True)
         trainer = VersatileTrainer(classifier, FastGradientMethod(classifier, eps=0.1), small_purifier(), verbose=False)
-        loss = trainer._perceptual_loss(images)
+        loss = trainer._perceptual_loss(images.shape[1:])
         p, c = (tf.math.log(classifier.model(x) + 1e-6) for x in (images * 0.5, images))
         expected = tf.reduce_mean(tf.reduce_sum(tf.exp(c) * (c - p), -1))
         features = [f[-1:] for f in (loss.features(images * 0.5), loss.features(images))]
@@ -211,22 +211,12 @@ class TestFit:
         trainer = VersatileTrainer(classifier, attack, small_purifier(), verbose=False)
         assert trainer.purifier.generator.size_multiple == 8
         x = np.random.default_rng(0).random((4, 37, 29, 3), np.float32)
-        held = trainer._pairs(x, None)
-        np.testing.assert_array_equal(held.clean, np.pad(x, [(0, 0), (0, 3), (0, 3), (0, 0)], "reflect")[held.images])
-        np.testing.assert_array_equal(held.adversarial[:, :37, :29], attack.generate(x[held.images]))
-        np.testing.assert_allclose(
-            trainer._classify(held.clean, (37, 29)), classifier.predict(x[held.images]), atol=1e-5
-        )
-        preset = trainer._preset(2, 3)
-        assert (preset.crop, preset.flip) == (None, False)
-        assert (preset.scale, preset.clean_share) == (PRESETS["compact"].scale, PRESETS["compact"].clean_share)
-        history = fit(trainer, x, nb_epochs=1, validation_data=(x, np.zeros(4, int)))
-        assert {"val_clean_accuracy", "perceptual"} < set(history.history)
         # Held images of another size are classified at theirs.
         asked, held = [], x[:, :, :21]
         predict = classifier.predict
         classifier.predict = lambda images, **kwargs: asked.append(images.shape[1:3]) or predict(images, **kwargs)
-        fit(trainer, x, nb_epochs=1, validation_data=(held, np.zeros(4, int)))
+        history = fit(trainer, x, nb_epochs=1, validation_data=(held, np.zeros(4, int)))
+        assert {"val_clean_accuracy", "perceptual"} < set(history.history)
         assert set(asked) == {(37, 29), (37, 21)}
 
     def test_smallest_perturbations_are_not_scaled(self, classifier):
@@ -261,19 +251,11 @@ class TestFit:
         assert card["license"] == before["license"]
         assert "Apache-2.0" in card["encoder_license"]
 
-    @pytest.mark.parametrize(
-        ("epochs", "stages"),
-        [
-            (2, [(2, 10.0, 3.0)]),
-            (3, [(3, 10.0, 3.0)]),
-            (4, [(3, 10.0, 3.0), (1, 5.0, 1.0)]),
-            (9, [(3, 10.0, 3.0), (6, 5.0, 1.0)]),
-        ],
-    )
-    def test_the_schedule_is_by_epoch_and_its_last_stage_holds(self, classifier, attacks, epochs, stages):
-        schedule = LossSchedule([(3, 10.0, 3.0), (2, 5.0, 1.0)])
-        trainer = VersatileTrainer(classifier, attacks, small_purifier(), schedule=schedule, verbose=False)
-        assert trainer._schedule(epochs) == LossSchedule(stages)
+    def test_the_schedule_is_stretched(self, classifier, attacks):
+        trainer = VersatileTrainer(classifier, attacks, small_purifier(), schedule=PAPER_SCHEDULE, verbose=False)
+        expected = LossSchedule([(4, 100.0, 100.0), (3, 100.0, 50.0), (3, 100.0, 1.0)])
+        assert trainer._preset(2, 10).schedule == expected
+        assert trainer._preset(2, None).schedule == PAPER_SCHEDULE
 
     def test_the_users_optimizer(self, classifier, attacks, images):
         """Gradient descent of rate 0 moves nothing; what is counted says that it was asked."""
@@ -286,15 +268,6 @@ class TestFit:
             np.testing.assert_array_equal(a, b)
         assert int(optimizer.iterations.numpy()) == 4
 
-    @pytest.mark.parametrize("name", ["compact", "paper"])
-    def test_the_default_optimizer_is_the_presets(self, classifier, attacks, name):
-        trainer = VersatileTrainer(classifier, attacks, small_purifier(), preset=name, verbose=False)
-        got, expected = trainer._preset(2, 3), PRESETS[name]
-        for field in ("learning_rate", "beta_1", "decay", "warmup", "clip_norm", "ema"):
-            assert getattr(got, field) == getattr(expected, field)
-        assert trainer.discriminator.count_params() == patchgan(expected.discriminator).count_params()
-        assert trainer.schedule == expected.schedule
-
     def test_the_papers_preset(self, classifier, attacks, images, monkeypatch):
         """U-Net-256, VGG19 and PatchGAN; VGG19 would be downloaded."""
         asked = []
@@ -302,7 +275,7 @@ class TestFit:
         preset = dataclasses.replace(PRESETS["paper"], features_options={"distance": "l2"})
         trainer = VersatileTrainer(classifier, attacks, preset=preset, verbose=False)
         assert trainer.purifier.generator.architecture == "unet256"
-        trainer._perceptual_loss(images)
+        trainer._perceptual_loss(images.shape[1:])
         assert asked == [{"distance": "l2"}]
         assert trainer.schedule == PAPER_SCHEDULE
 
@@ -329,8 +302,6 @@ class TestFit:
         )
         fit(trainer, images, nb_epochs=1, callbacks=[look], clip_norm=2.0, ema=0.9)
         assert seen == [(2.0, True)]
-        with pytest.raises(ValueError, match=r"Expected changes among .* Received \['epochs'\]"):
-            fit(trainer, images, epochs=3)
 
     def test_history_is_kerass(self, classifier, attacks, images):
         trainer = VersatileTrainer(
@@ -381,7 +352,7 @@ class TestFixedSize:
     def test_the_classifier_sees_its_own_size(self, fixed, large):
         """What was mirrored up to the generator's 40x40 is cut off again."""
         trainer = VersatileTrainer(fixed, NotYet(fixed), small_purifier(), verbose=False)
-        loss = trainer._perceptual_loss(large)
+        loss = trainer._perceptual_loss(large.shape[1:])
         padded = [np.pad(x, [(0, 0), (0, 4), (0, 4), (0, 0)], "reflect") for x in (0.5 * large, large)]
         expected = PerceptualLoss.of_classifier(fixed.model, **PRESETS["compact"].features_options)(0.5 * large, large)
         np.testing.assert_allclose(loss(*padded), expected, rtol=1e-4)
@@ -399,12 +370,10 @@ class TestBeforeTheAttacks:
         ("arguments", "message"),
         [
             ({"precision": "half"}, "Expected precision to be one of ['float32', "),
-            ({"learning_rat": 0.1}, "Received ['learning_rat']."),
+            *(({name: 1}, f"Received ['{name}'].") for name in ("flip", "crop", "generator", "preset", "learning_rat")),
             ({"learning_rate": -1.0}, "Expected learning_rate above 0"),
             ({"patience": 2}, "Expected validation pairs with patience. Received none."),
             ({"validation_data": True, "monitor": "val_accuracy/B"}, "Expected monitor to be one of ['val_clean_acc"),
-            ({"validation_data": True, "every": 2}, "Received ['every']."),
-            ({"crop": 25}, "in multiples of 8 pixels for compact. Received crop=25 of images 32x32x3"),
             ({"scale": (1, 0)}, "Expected scale to be two finite numbers"),
             ({"tensorboard": True}, "Expected out, a folder, with tensorboard or resume. Received None."),
             ({"optimizer": True, "ema": 0.9}, "Expected an optimizer with use_ema=True and ema_momentum=0.9"),
@@ -421,10 +390,53 @@ class TestBeforeTheAttacks:
         with pytest.raises(ValueError, match=re.escape(message)):
             fit(trainer, images, **arguments)
 
-    def test_what_the_trainer_gives_cannot_be_given(self, classifier, images):
+    def test_pairs_of_other_pixels(self, classifier, images):
         trainer = VersatileTrainer(classifier, NotYet(classifier), small_purifier(), verbose=False)
-        with pytest.raises(TypeError, match="preset"):
-            fit(trainer, images, preset="compact")
+        pairs = MemoryPairs(255 * images, 255 * images, clip_values=(0, 255))
+        with pytest.raises(ValueError, match=r"Expected pairs in the classifier's clip_values \(0.0, 1.0\)"):
+            fit(trainer, pairs)
+        with pytest.raises(ValueError, match="Expected neither y nor pairs_folder with pairs that are there"):
+            fit(trainer, MemoryPairs(images, images), np.zeros(8, int))
+
+
+class TestPairs:
+    def run(self, classifier, attacks, x, y=None, **options):
+        trainer = VersatileTrainer(
+            classifier, attacks, small_purifier(), perceptual=None, discriminator=None, seed=3, verbose=False
+        )
+        return fit(trainer, x, y, nb_epochs=1, **options)
+
+    def test_a_store(self, classifier, attacks, images, tmp_path):
+        names = {f"{i} {type(attack).__name__}": attack for i, attack in enumerate(attacks)}
+        store = generate_pairs(images, classifier, names, tmp_path, verbose=False)
+        nothing = [NotYet(classifier), NotYet(classifier)]
+        assert len(self.run(classifier, nothing, store).history["loss"]) == 1
+
+    def test_beyond_what_memory_may_hold(self, classifier, attacks, images, tmp_path, monkeypatch):
+        """8 pairs of 2 x 32 x 32 x 3 floats are 196,608 bytes."""
+        asked = []
+
+        def generate(*args, **kwargs):
+            asked.append(kwargs["dtype"])
+            return generate_pairs(*args, **kwargs)
+
+        monkeypatch.setattr(trainer_module, "generate_pairs", generate)
+        monkeypatch.setattr(trainer_module.tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(trainer_module, "PAIRS_IN_MEMORY", 196_608)
+        self.run(classifier, attacks, images)
+        assert asked == []
+        monkeypatch.setattr(trainer_module, "PAIRS_IN_MEMORY", 196_607)
+        self.run(classifier, attacks, images)
+        assert asked == ["float32"]
+        assert not list(tmp_path.iterdir()), "it is gone with the run"
+
+    def test_a_folder_for_them(self, classifier, attacks, images, tmp_path):
+        """They stay, and are those that would have been held in memory."""
+        self.run(classifier, attacks, images, pairs_folder=tmp_path / "pairs")
+        store = PairStore(tmp_path / "pairs").arrays()
+        names = dict(zip(store.attacks, attacks, strict=True))
+        want = attack_in_memory(images, classifier, names, seed=3, batch_size=16, verbose=False)
+        np.testing.assert_array_equal(store.adversarial, want.adversarial)
 
 
 class TestFolder:
@@ -464,7 +476,9 @@ class TestFolder:
         assert names < set(history.history)
         assert VersatilePurifier.from_pretrained(tmp_path / "best")
         # The accuracy of the defended classifier on the attacks of the undefended one.
-        held = trainer._pairs(images, labels)
+        held = attack_in_memory(
+            images, classifier, trainer.attacks, labels=labels, seed=3, batch_size=16, verbose=False
+        )
         answers = trainer.predict(held.adversarial).argmax(1)
         assert history.history["val_recovered_accuracy"][-1] == (answers == held.labels).mean()
         clean = trainer.predict(held.clean).argmax(1)
@@ -564,16 +578,20 @@ class TestParameters:
 
     def test_targeted_attacks_are_refused(self, classifier):
         targeted = ProjectedGradientDescent(classifier, targeted=True, verbose=False)
-        with pytest.raises(ValueError, match="Expected untargeted attacks. Received the targeted attack"):
+        with pytest.raises(
+            ValueError, match="Expected untargeted attacks, .* Received '0 ProjectedGradientDescent' with targeted=True"
+        ):
             VersatileTrainer(classifier, [targeted])
 
     @pytest.mark.parametrize(
         ("kwargs", "error", "message"),
         [
             ({"attacks": []}, ValueError, "Expected at least one attack"),
-            ({"attacks": ["FGSM"]}, TypeError, "Expected ART evasion attacks. Received str"),
+            ({"attacks": ["FGSM"]}, TypeError, "Expected the attack '0 str' to be an ART attack. Received str"),
             ({"schedule": (1, 2)}, TypeError, "Expected schedule to be a LossSchedule"),
             ({"split": "some"}, ValueError, "Expected split to be one of"),
+            ({"split": 0}, ValueError, "Expected split to be an integer of at least 1"),
+            ({"split": 3}, ValueError, "Expected split of at most 2, the number of attacks. Received 3"),
             ({"perceptual": "vgg"}, ValueError, "Expected perceptual to be"),
             ({"preset": "fast"}, ValueError, "Expected preset to be one of"),
             ({"discriminator": 16}, ValueError, "Expected discriminator to be a network, 'preset' or None"),
@@ -589,6 +607,12 @@ class TestParameters:
         with pytest.raises(error, match=message):
             VersatileTrainer(**{"classifier": classifier, "attacks": attacks, **kwargs})
 
+    def test_an_ensemble_is_refused(self, classifier):
+        """It would take no defence, and stay undefended."""
+        ensemble = EnsembleClassifier([classifier, classifier], clip_values=(0.0, 1.0))
+        with pytest.raises(TypeError, match="Expected a single classifier: .* Received an EnsembleClassifier"):
+            VersatileTrainer(ensemble, FastGradientMethod(classifier))
+
     def test_classifier_without_clip_values(self, attacks):
         classifier = TensorFlowV2Classifier(model=make_model(), nb_classes=4, input_shape=(SIZE, SIZE, 3))
         with pytest.raises(ValueError, match="Expected an ART classifier with clip_values"):
@@ -600,7 +624,7 @@ class TestParameters:
             (lambda x: {"x": x[0]}, "Expected x to be a batch of images"),
             (lambda x: {"x": x * 2}, "Expected x inside clip_values"),
             (lambda x: {"x": x[:1]}, "Expected at least one image for each of 2 attacks. Received 1"),
-            (lambda x: {"x": x, "y": np.zeros(3)}, "Expected as many labels as images, 8. Received 3"),
+            (lambda x: {"x": x, "y": np.zeros(3, int)}, r"Expected labels to be integers \(8,\) or one-hot"),
             (lambda x: {"x": x, "batch_size": 0}, "Expected batch_size"),
             (lambda x: {"x": x, "nb_epochs": 0}, "Expected nb_epochs to be an integer of at least 1. Received 0"),
         ],

@@ -44,8 +44,9 @@ class SuperResolution(ImageDefence):
 
     | Paper: "Image Super-Resolution as a Defense Against Adversarial Attacks", Mustafa et al., arXiv 1901.01677.
 
-    :param network: "small" (ships); "bicubic", interpolation without any network, an ablation; a folder that
-        ``train_super_resolution`` wrote; or a Keras model (N, H, W, 3) -> (N, 2H, 2W, 3), pixels in [0, 1].
+    :param network: "small" (ships); "bicubic", interpolation without any network, an ablation; the folder ``last``
+        or ``best`` of a run of ``train_super_resolution``; or a Keras model (N, H, W, 3) -> (N, 2H, 2W, 3), pixels in
+        [0, 1].
     :param sigma: Of :func:`~art_versatile.baselines.wavelet.wavelet_denoise`, for pixels in [0, 1]; None estimates it;
         0 leaves the denoising out.
     :param rescale_sigma: False for scikit-image's rule before 0.16, which the paper used; True for that since.

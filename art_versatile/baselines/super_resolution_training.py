@@ -9,30 +9,27 @@ target. Height and width are cut to even numbers.
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-import typer
 
 from art_versatile import weights
-from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer
-from art_versatile._files import write_text_atomically
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images, check_integer
 from art_versatile.baselines._edsr import EDSR, NETWORKS, PRESETS, bicubic_resize, build_network
 from art_versatile.images import list_images, load_image
+from art_versatile.training.folder import RunFolder
+from art_versatile.training.monitor import Monitor, Progress
 
-__all__ = ["main", "super_resolution_psnr", "train_super_resolution"]
+__all__ = ["super_resolution_psnr", "train_super_resolution"]
 
 LEARNING_RATES = {"small": 1e-3, "edsr_baseline": 1e-4}
 HALVING_STEPS = 200_000
 """EDSR halves its learning rate every 2e5 steps, and takes 3e5."""
-STATE, SETTINGS = "state", "settings.json"
-"""What a backup folder holds."""
 
 
 def train_super_resolution(
@@ -48,20 +45,22 @@ def train_super_resolution(
     seed: int = 0,
     validation: str | Path | Sequence[np.ndarray] | None = None,
     steps_per_epoch: int = 500,
-    backup: str | Path | None = None,
+    resume: bool = False,
     dtype: str = "float32",
     card: dict[str, Any] | None = None,
     verbose: bool = True,
-) -> tuple[EDSR, keras.callbacks.History]:
+) -> tuple[EDSR, list[dict[str, float]]]:
     """
-    Train with the L1 loss on random patches, flipped and turned at random; then write the weights and their card.
+    Train with the L1 loss on random patches, flipped and turned at random.
 
-    The patches of a step depend on the seed and on the step's number alone, so that a run that went on from its backup
-    has seen what it would have seen without the interruption.
+    The folder holds after each epoch what a purifier's run leaves (:class:`~art_versatile.training.RunFolder`):
+    ``last/`` is for ``SuperResolution(network=out / "last")``, and ``best/`` is the best on the validation images. The
+    patches of a step depend on the seed and on the step's number alone, so that a run that goes on has seen what it
+    would have seen without the interruption.
 
     :param images: Large images: a folder, or arrays (H, W, 3), uint8 or floats in [0, 1]. They are held in memory, one
         byte a value.
-    :param out: Folder of the weights, for ``SuperResolution(network=out)``.
+    :param out: Folder of the run.
     :param network: A preset, "small" or "edsr_baseline"; or an :class:`EDSR`, which is trained on, in place.
     :param steps: Optimiser steps.
     :param patch: Height and width of the small patches in pixels; the large ones are twice that.
@@ -70,53 +69,38 @@ def train_super_resolution(
     :param decay: "cosine", to zero at the last step; or "halving" every 200,000 steps, as in the paper.
     :param seed: Seed of the patches, and of a preset's initial weights.
     :param validation: Further images, on which the PSNR is measured after each epoch and at the end.
-    :param steps_per_epoch: Steps between two backups, validations and lines of the log.
-    :param backup: Folder for the state after each epoch, from which the same call goes on; removed from it at the end.
+    :param steps_per_epoch: Steps between two checkpoints, validations and lines of the log.
+    :param resume: Go on with the run in ``out``, whose settings have to be these; none there starts one.
     :param dtype: Of the weights on disk: "float32" or "float16". The last PSNR is that of the weights on disk.
     :param card: Further facts for the card.
-    :param verbose: Print the loss, and the PSNR beside that of bicubic interpolation.
-    :return: The network as it was written, and Keras's history.
+    :param verbose: Show a bar with the loss, and after each epoch the PSNR and its gain over bicubic interpolation.
+    :return: The network as it was written, and one dictionary an epoch.
     :raises ValueError: If a parameter is not as expected, or an image is smaller than a patch; before any training.
+    :raises FileExistsError: If ``out`` holds a run and ``resume`` is False.
+    :raises FloatingPointError: If a loss or a weight was not finite.
     """
     for name, value in (("steps", steps), ("patch", patch), ("steps_per_epoch", steps_per_epoch)):
         check_integer(name, value)
     batch_size = check_batch_size(batch_size)
     check_choice("decay", decay, ("cosine", "halving"))
     check_choice("dtype", dtype, ("float32", "float16"))
+    check_bool("resume", resume)
+    check_bool("verbose", verbose)
     if steps > steps_per_epoch and steps % steps_per_epoch:
         raise ValueError(f"Expected steps to be a multiple of steps_per_epoch, {steps_per_epoch}. Received {steps}.")
     if learning_rate is None:
         learning_rate = LEARNING_RATES.get(network if isinstance(network, str) else "", 1e-3)
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < np.inf:
         raise ValueError(f"Expected learning_rate to be a positive number. Received {learning_rate!r}.")
+    folder = RunFolder(out, resume=resume, monitor=None if validation is None else "val_psnr")
     if isinstance(network, str):
         network = build_network(network, seed=seed)
     if not isinstance(network, EDSR):
         raise TypeError(f"Expected network to be an EDSR or a name in {sorted(PRESETS)}. Received {network!r}.")
     large = _read(images, least=2 * patch)
     held_out = None if validation is None else _read(validation, least=2)
-    small = [_halved(image) for image in large]
 
-    if decay == "cosine":
-        rate: Any = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    else:
-        rate = keras.optimizers.schedules.ExponentialDecay(learning_rate, HALVING_STEPS, 0.5, staircase=True)
-    optimizer = keras.optimizers.Adam(rate)
-    network.compile(optimizer, loss="mae")
-    optimizer.build(network.trainable_variables)  # a backup can be read back only into slots that are there
-    epoch_steps = min(steps, steps_per_epoch)
-
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        first = int(optimizer.iterations)
-        for step in range(first, first + epoch_steps):
-            yield _patches(small, large, patch, batch_size, np.random.default_rng([seed, step]))
-
-    shapes = tuple(tf.TensorSpec((batch_size, size, size, 3), tf.float32) for size in (patch, 2 * patch))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=shapes)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(epoch_steps)).prefetch(4)
-    callbacks: list[keras.callbacks.Callback] = []
-    if held_out is not None:
-        callbacks.append(_Validation(held_out, verbose))
+    _compile(network, learning_rate, decay, steps)
     facts: dict[str, Any] = {
         "images": len(large),
         "low_resolution": "halved by antialiased bicubic interpolation (Keys, a = -0.5), rounded to 8 bits",
@@ -128,35 +112,69 @@ def train_super_resolution(
         "augmentation": "flips and quarter turns",
         "seed": int(seed),
     }
-    if backup is not None:
-        _claim(Path(backup), {"config": network.get_config(), **facts})
-        # Keras would delete the folder before the weights are written.
-        state = keras.callbacks.BackupAndRestore(
-            str(Path(backup) / STATE), double_checkpoint=True, delete_checkpoint=False
-        )
-        callbacks.append(state)
-    history = network.fit(
-        dataset,
-        epochs=steps // epoch_steps,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=2 if verbose else 0,
-    )
-    content: dict[str, Any] = {"training": facts}
+    variables = [*network.variables, *network.optimizer.variables]
+    done = folder.restore(variables, {"config": network.get_config(), **facts})
+    epoch_steps = min(steps, steps_per_epoch)
+    epochs = steps // epoch_steps
+    content = _merged({"training": facts}, card)
+
+    def save(trained: keras.Model, path: Path, facts: dict[str, Any]) -> None:
+        weights.save(trained, path, dtype=dtype, card=facts, networks=NETWORKS)
+
+    if done < epochs:
+        with Progress(epoch_steps, shown=verbose) as bar:
+            network.fit(
+                _batches(network, large, patch, batch_size, seed, epoch_steps),
+                epochs=epochs,
+                initial_epoch=done,
+                callbacks=[
+                    Monitor(None if held_out is None else lambda: _gain(network, held_out)),
+                    folder.callback(lambda: contextlib.nullcontext(network), save, card=content),
+                    bar,
+                ],
+                shuffle=False,
+                verbose=0,
+            )
     if held_out is not None:
-        stored = EDSR.from_config(network.get_config())
-        stored.set_weights([w.astype(dtype).astype(np.float32) for w in network.get_weights()])
-        network = stored
-        content["evaluation"] = _evaluation(network, held_out)
-        if verbose:
-            print(json.dumps(content["evaluation"]))
-    for key, value in (card or {}).items():
-        content[key] = {**content[key], **value} if isinstance(content.get(key), dict) else value
-    weights.save(network, out, dtype=dtype, card=content, networks=NETWORKS)
-    if backup is not None:
-        shutil.rmtree(Path(backup) / STATE)
-        (Path(backup) / SETTINGS).unlink()
-    return weights.load(out, NETWORKS)[0], history
+        # Of the weights on disk, which may be rounded.
+        content = _merged(content, {"evaluation": _evaluation(weights.load(Path(out) / "last", NETWORKS)[0], held_out)})
+        content = _merged(content, card)
+        save(network, Path(out) / "last", {**content, "epoch": folder.history[-1]})
+    return weights.load(Path(out) / "last", NETWORKS)[0], folder.history
+
+
+def _compile(network: EDSR, learning_rate: float, decay: str, steps: int) -> None:
+    """Loss and optimiser; its slots are there at once, as a checkpoint can be read back only into them."""
+    if decay == "cosine":
+        rate: Any = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    else:
+        rate = keras.optimizers.schedules.ExponentialDecay(learning_rate, HALVING_STEPS, 0.5, staircase=True)
+    network.compile(keras.optimizers.Adam(rate), loss="mae")
+    network.optimizer.build(network.trainable_variables)
+
+
+def _batches(
+    network: EDSR, large: Sequence[np.ndarray], patch: int, batch_size: int, seed: int, epoch_steps: int
+) -> tf.data.Dataset:
+    """Batches of the epoch that the optimiser has come to."""
+    small = [_halved(image) for image in large]
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        first = int(network.optimizer.iterations)
+        for step in range(first, first + epoch_steps):
+            yield _patches(small, large, patch, batch_size, np.random.default_rng([seed, step]))
+
+    shapes = tuple(tf.TensorSpec((batch_size, size, size, 3), tf.float32) for size in (patch, 2 * patch))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=shapes)
+    return dataset.apply(tf.data.experimental.assert_cardinality(epoch_steps)).prefetch(4)
+
+
+def _merged(facts: dict[str, Any], more: dict[str, Any] | None) -> dict[str, Any]:
+    """Facts with further ones; a dictionary in both is merged."""
+    merged = dict(facts)
+    for key, value in (more or {}).items():
+        merged[key] = {**merged[key], **value} if isinstance(merged.get(key), dict) else value
+    return merged
 
 
 def super_resolution_psnr(
@@ -201,21 +219,10 @@ def _evaluation(network: keras.Model, images: Sequence[np.ndarray]) -> dict[str,
     }
 
 
-class _Validation(keras.callbacks.Callback):
-    """PSNR after each epoch, in the logs as ``val_psnr`` and ``val_gain``, its difference to bicubic's."""
-
-    def __init__(self, images: Sequence[np.ndarray], verbose: bool) -> None:
-        super().__init__()
-        self._images, self._verbose = images, verbose
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measure."""
-        by_network, by_bicubic = super_resolution_psnr(self.model, self._images)
-        figures = {"val_psnr": float(by_network.mean()), "val_gain": float((by_network - by_bicubic).mean())}
-        if logs is not None:
-            logs.update(figures)
-        if self._verbose:
-            print(f"epoch {epoch + 1}: {by_network.mean():.3f} dB, {figures['val_gain']:+.3f} over bicubic", flush=True)
+def _gain(network: keras.Model, images: Sequence[np.ndarray]) -> dict[str, float]:
+    """Mean PSNR in dB, and its difference to bicubic's."""
+    by_network, by_bicubic = super_resolution_psnr(network, images)
+    return {"val_psnr": float(by_network.mean()), "val_gain": float((by_network - by_bicubic).mean())}
 
 
 def _read(images: str | Path | Sequence[np.ndarray], least: int) -> list[np.ndarray]:
@@ -254,63 +261,3 @@ def _patches(
             cut = image[factor * top : factor * (top + patch), factor * left : factor * (left + patch)]
             patches.append(np.rot90(cut[:, ::-1] if mirrored else cut, turns))
     return tuple(np.stack(patches).astype(np.float32) / 255 for patches in pair)  # type: ignore[return-value]
-
-
-def _claim(backup: Path, settings: dict[str, Any]) -> None:
-    """Refuse a backup that a run with other settings left."""
-    file = backup / SETTINGS
-    backup.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(settings, indent=2, sort_keys=True)
-    if file.is_file() and file.read_text() != text:
-        raise ValueError(f"Expected a backup of a run with these settings. Received another's: {file}.")
-    write_text_atomically(file, text)
-
-
-def main(
-    images: Annotated[Path, typer.Option(help="Folder of photographs to train on.")],
-    out: Annotated[Path, typer.Option(help="Folder of the weights.")],
-    val: Annotated[Path | None, typer.Option(help="Folder of photographs to measure on.")] = None,
-    val_count: Annotated[int, typer.Option(min=1, help="How many of them, the first by name.")] = 100,
-    preset: Annotated[str, typer.Option(help="small or edsr_baseline.")] = "small",
-    blocks: Annotated[int | None, typer.Option(help="Residual blocks; the preset's by default.")] = None,
-    features: Annotated[int | None, typer.Option(help="Channels; the preset's by default.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 6000,
-    steps_per_epoch: Annotated[int, typer.Option(min=1, help="Steps between two backups.")] = 500,
-    patch: Annotated[int, typer.Option(min=1, help="Height and width of the small patches.")] = 48,
-    batch_size: Annotated[int, typer.Option(min=1, help="Patches a step.")] = 16,
-    learning_rate: Annotated[float | None, typer.Option(help="The preset's by default.")] = None,
-    decay: Annotated[str, typer.Option(help="cosine or halving.")] = "cosine",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of the patches.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32 or float16, on disk.")] = "float32",
-    backup: Annotated[Path | None, typer.Option(help="Folder from which an interrupted run goes on.")] = None,
-    data: Annotated[str, typer.Option(help="What the images are, for the card.")] = "",
-    val_data: Annotated[str, typer.Option(help="What the validation images are, for the card.")] = "",
-) -> None:
-    """Train the super-resolution network of the WD+SR defence, and print its PSNR beside bicubic's."""
-    given = {key: value for key, value in (("blocks", blocks), ("features", features)) if value is not None}
-    card = {key: {"data": text} for key, text in (("training", data), ("evaluation", val_data)) if text}
-    try:
-        held_out = None if val is None else [load_image(file) for file in list_images(val)[:val_count]]
-        train_super_resolution(
-            images,
-            out,
-            network=build_network(preset, seed=seed, **given),
-            steps=steps,
-            patch=patch,
-            batch_size=batch_size,
-            learning_rate=LEARNING_RATES[preset] if learning_rate is None else learning_rate,
-            decay=decay,
-            seed=seed,
-            validation=held_out,
-            steps_per_epoch=steps_per_epoch,
-            backup=backup,
-            dtype=dtype,
-            card=card,
-        )
-    except (ValueError, OSError) as err:
-        typer.secho(f"error: {err}", fg="red", err=True)
-        raise typer.Exit(2) from err
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -61,20 +61,24 @@ def compare_schedules(
     :param validation: Held pairs.
     :param out: Folder: one run in ``multi-step``, one in ``fixed``, and the comparison as ``schedules.json``.
     :param epochs: Of each run; the paper's 100 are scaled to them.
-    :param arguments: Passed to :func:`art_versatile.training.train`.
+    :param arguments: Passed to :meth:`art_versatile.training.Training.of`.
     :return: The two runs.
     :raises ValueError: If a parameter is not as expected, or is an object that both runs would train: a generator, an
         optimizer, a discriminator that is a network.
     """
-    from art_versatile.training import check_folder, train
+    from art_versatile.training import Training
 
     _check_apart(arguments)
     folder, chosen = Path(out), schedules(epochs)
-    for name in chosen:
-        check_folder(folder / name, bool(arguments.get("resume", False)))
+    prepared = {
+        name: Training.of(schedule=schedule, validation=validation, **arguments).prepare(
+            pairs.image_shape, folder / name
+        )
+        for name, schedule in chosen.items()
+    }
     runs = []
     for name, schedule in chosen.items():
-        result = train(pairs, folder / name, schedule=schedule, validation=validation, **arguments)
+        result = prepared[name].run(pairs)
         measured = [row for row in result.history if "val_recovered_accuracy" in row]
         best = max(measured, key=lambda row: row["val_recovered_accuracy"])
         stages = [(stage.epochs, stage.pixel, stage.perceptual) for stage in schedule.stages]

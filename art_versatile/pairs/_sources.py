@@ -10,10 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from art_versatile._checks import check_images, check_integer
+from art_versatile._checks import check_choice, check_images, check_integer
 from art_versatile.pairs.store import file_sha256
 
-__all__ = ["Source", "deal", "find_classes", "find_image_shape", "find_labels"]
+__all__ = ["Source", "attacks_per_image", "check_split", "deal", "find_classes", "find_image_shape", "find_labels"]
+
+SPLITS = ("one_per_image", "every")
+
+
+def check_split(split: str | int) -> str | int:
+    """Check how many attacks each image is given: a name in ``SPLITS``, or a number of at least 1."""
+    return check_choice("split", split, SPLITS) if isinstance(split, str) else check_integer("split", split)
+
+
+def attacks_per_image(split: str | int, n_attacks: int) -> int:
+    """How many attacks each image is given, out of so many."""
+    each = split if isinstance(split, int) else {"one_per_image": 1, "every": n_attacks}[split]
+    if each > n_attacks:
+        raise ValueError(f"Expected split of at most {n_attacks}, the number of attacks. Received {each}.")
+    return each
 
 
 class Source:
@@ -61,7 +76,7 @@ class Source:
 
 
 def find_image_shape(source: Source, image_size: Any, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(H, W, 3) of the stored images."""
+    """(H, W, 3) of the stored images; ``input_shape`` is the classifier's, channels last."""
     if image_size is not None:
         image_size = check_integer("image_size", image_size)
     height, width = input_shape[:2] if source.array is None else source.array.shape[1:3]
@@ -132,9 +147,7 @@ def deal(
     With one or several attacks an image, the attacks are dealt to the images like cards, class after class: every class
     is spread evenly, and so is the whole. With 18 of each class and six attacks, every attack gets three of each.
     """
-    each = split if isinstance(split, int) else {"one_per_image": 1, "every": n_attacks}[split]
-    if each > n_attacks:
-        raise ValueError(f"Expected split of at most {n_attacks}, the number of attacks. Received {each}.")
+    each = attacks_per_image(split, n_attacks)
     rng = np.random.default_rng([seed, 0])
     rows = np.concatenate([rng.permutation(members)[:per_class] for members in classes])
     if len(rows) * each < n_attacks:

@@ -1,4 +1,4 @@
-"""Pairs and their batches, whose order and augmentation a seed and the epoch decide; for stores and arrays alike."""
+"""Pairs and their batches, whose order and augmentation a seed and the epoch decide; on disk and in memory alike."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_bool, check_integer
+from art_versatile._checks import check_batch_size, check_bool, check_integer, check_number
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Pairs", "Reader", "check_attacks"]
+__all__ = ["Pairs", "Reader", "check_attacks", "check_crop", "check_scale"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,29 @@ class Pairs(abc.ABC):
         """Whether the pairs have labels."""
         return True
 
+    @property
+    @abc.abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells the pairs from others, JSON-able: a training run that goes on has to have the same."""
+
     @abc.abstractmethod
     def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
         """
         How the pairs of some attacks are read.
 
         :param names: Attacks.
-        :param shuffle: See :meth:`dataset`.
-        :param shuffle_buffer: See there.
+        :param shuffle: Each epoch in an order of its own.
+        :param shuffle_buffer: Bytes that the shuffling of a store may hold in memory.
         """
+
+    def only(self, names: Sequence[str]) -> Pairs:
+        """
+        The pairs of some attacks: what an attack-specific purifier is trained on.
+
+        :param names: Names of attacks; each also stands for its budgets ("PGD" for "PGD 4/255" and "PGD 8/255").
+        :raises ValueError: If there is no name, or one stands for no attack of the pairs.
+        """
+        return _ChosenPairs(self, names)
 
     def __len__(self) -> int:
         return sum(self.counts.values())
@@ -175,11 +189,10 @@ def _make_batches(
     import tensorflow as tf
 
     batch_size = check_batch_size(batch_size)
-    window = _check_crop(crop, image_shape)
+    window = check_crop(crop, image_shape)
     crop_step = check_integer("crop_step", crop_step)
-    low, high = _check_scale(scale)
-    if isinstance(clean_share, bool) or not isinstance(clean_share, int | float) or not 0 <= clean_share <= 1:
-        raise ValueError(f"Expected clean_share to be a number from 0 to 1. Received {clean_share!r}.")
+    low, high = check_scale(scale)
+    check_number("clean_share", clean_share, 0, 1)
     for name, value in {"flip": flip, "repeat": repeat, "drop_remainder": drop_remainder}.items():
         check_bool(name, value)
     seed = check_integer("seed", seed, least=0)
@@ -188,7 +201,6 @@ def _make_batches(
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
     if steps == 0:
         raise ValueError(f"Expected at least one batch of {batch_size}. Received {count} pairs.")
-    clip_low, clip_high = clip_values
     # Stateless throughout: stateful ops would mix the global seed in.
     stateless = tf.random.experimental
     root = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int64)
@@ -213,12 +225,7 @@ def _make_batches(
         pair, label, attack = reader.decode(record)
         keys = tf.unstack(stateless.stateless_split(key, 5))
         if window != image_shape[:2]:
-            places = [(image_shape[axis] - window[axis]) // crop_step + 1 for axis in range(2)]
-            top, left = (
-                crop_step * tf.random.stateless_uniform([], keys[axis], maxval=places[axis], dtype=tf.int32)
-                for axis in range(2)
-            )
-            pair = tf.slice(pair, [0, top, left, 0], [2, *window, image_shape[2]])
+            pair = _cropped(pair, window, image_shape, crop_step, keys[:2])
         if flip:
             pair = tf.cond(tf.random.stateless_uniform([], keys[2]) < 0.5, lambda: tf.reverse(pair, [2]), lambda: pair)
         adversarial, clean = tf.unstack(tf.cast(pair, tf.float32))
@@ -226,7 +233,7 @@ def _make_batches(
             factor = tf.random.stateless_uniform([], keys[3], low, high)
             if whole:
                 factor = tf.where(tf.reduce_any(attack == tf.constant(whole, tf.int64)), 1.0, factor)
-            adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), clip_low, clip_high)
+            adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), *clip_values)
         if clean_share > 0:
             adversarial = tf.where(tf.random.stateless_uniform([], keys[4]) < clean_share, clean, adversarial)
         return (adversarial, clean, label) if labels else (adversarial, clean)
@@ -243,6 +250,19 @@ def _make_batches(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
+def _cropped(
+    pair: tf.Tensor, window: tuple[int, int], image_shape: tuple[int, int, int], step: int, keys: Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """A window of a pair (2, H, W, C), at a place of the grid that two seeds draw."""
+    import tensorflow as tf
+
+    places = [(image_shape[axis] - window[axis]) // step + 1 for axis in range(2)]
+    top, left = (
+        step * tf.random.stateless_uniform([], keys[axis], maxval=places[axis], dtype=tf.int32) for axis in range(2)
+    )
+    return tf.slice(pair, [0, top, left, 0], [2, *window, image_shape[2]])
+
+
 def check_attacks(attacks: Sequence[str], known: Sequence[str], name: str = "attacks", least: int = 1) -> list[str]:
     """Check names of attacks: at least so many, different ones, among the known."""
     if isinstance(attacks, str) or len(attacks) < least or len(set(attacks)) < len(attacks):
@@ -252,8 +272,8 @@ def check_attacks(attacks: Sequence[str], known: Sequence[str], name: str = "att
     return list(attacks)
 
 
-def _check_crop(crop: int | tuple[int, int] | None, image_shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Check a crop; None means the whole image."""
+def check_crop(crop: int | tuple[int, int] | None, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width of a crop inside images; None means the whole image."""
     height, width, _ = image_shape
     if crop is None:
         return height, width
@@ -267,8 +287,8 @@ def _check_crop(crop: int | tuple[int, int] | None, image_shape: tuple[int, int,
     return window[0], window[1]
 
 
-def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
-    """Check a range of factors."""
+def check_scale(scale: tuple[float, float]) -> tuple[float, float]:
+    """Check a range of factors on perturbations."""
     message = f"Expected scale to be two finite numbers (low, high) with 0 <= low <= high. Received {scale!r}."
     try:
         low, high = (float(value) for value in scale)
@@ -277,3 +297,58 @@ def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
     if not (np.isfinite(high) and 0 <= low <= high):
         raise ValueError(message)
     return low, high
+
+
+class _ChosenPairs(Pairs):
+    """What :meth:`Pairs.only` returns."""
+
+    def __init__(self, pairs: Pairs, names: Sequence[str]) -> None:
+        self._pairs = pairs
+        chosen: dict[str, None] = {}
+        for wanted in names:
+            found = [name for name in pairs.attacks if name == wanted or name.startswith(f"{wanted} ")]
+            if not found:
+                raise ValueError(f"Expected attacks among {list(pairs.attacks)}. Received {wanted!r}.")
+            chosen |= dict.fromkeys(found)
+        if not chosen:
+            raise ValueError("Expected at least one attack. Received none.")
+        self._attacks = tuple(chosen)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self._pairs.image_shape
+
+    @property
+    def clip_values(self) -> tuple[float, float]:
+        return self._pairs.clip_values
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        return self._attacks
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {name: self._pairs.counts[name] for name in self._attacks}
+
+    @property
+    def has_labels(self) -> bool:
+        return self._pairs.has_labels
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**self._pairs.identity, "attacks": list(self._attacks)}
+
+    def __repr__(self) -> str:
+        return f"{self._pairs!r}.only({list(self._attacks)})"
+
+    def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
+        import tensorflow as tf
+
+        reader = self._pairs.read(names, shuffle=shuffle, shuffle_buffer=shuffle_buffer)
+        indices = [self._attacks.index(name) if name in self._attacks else -1 for name in self._pairs.attacks]
+
+        def decode(record: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            pair, label, attack = reader.decode(record)
+            return pair, label, tf.gather(tf.constant(indices, tf.int64), attack)
+
+        return Reader(reader.records, decode, reader.count)

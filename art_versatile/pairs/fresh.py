@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_integer, check_number
+from art_versatile._checks import check_batch_size, check_bool, check_integer, check_number
 from art_versatile.images import load_image, random_view
 from art_versatile.pairs.batches import Pairs, Reader
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["FreshPairs", "Recipe"]
 
 ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM")
+
+# What FreshPairs.dataset may be asked for, as that is how its pairs are; and what makes no difference then.
+_AS_DRAWN: dict[str, Any] = {
+    "crop": None, "flip": False, "scale": (1.0, 1.0), "clean_share": 0, "labels": False, "attacks": None,
+}  # fmt: skip
+_NO_MATTER = ("crop_step", "whole", "drop_remainder", "shuffle", "shuffle_buffer")
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class FreshPairs(Pairs):
     Pairs made while training: each round attacks new parts of photographs on victims drawn at random.
 
     A group of a round is one batch: one victim, one attack and its number of iterations; eps is each image's own. What
-    is drawn depends on the seed, the epoch and the round alone, so that a run that goes on sees what it would have seen.
+    is drawn depends on the seed, the epoch and the round alone, so that a run that goes on sees what it would have
+    seen.
 
     :param images: Files of photographs.
     :param classifiers: Name -> Keras model from pixels in [0, 1] to logits, any size. Attacked: the cross-entropy to
@@ -103,8 +110,8 @@ class FreshPairs(Pairs):
         self.epoch_pairs = check_integer("epoch_pairs", epoch_pairs)
         if not self.images:
             raise ValueError("Expected at least one image. Received none.")
-        self.victims = {**{n: Victim(m, logits=True) for n, m in classifiers.items()}}
-        self.victims |= {n: Victim(m, logits=False) for n, m in (features or {}).items()}
+        self.victims = {name: Victim(model, logits=True) for name, model in classifiers.items()}
+        self.victims |= {name: Victim(model, logits=False) for name, model in (features or {}).items()}
         if not self.victims:
             raise ValueError("Expected at least one classifier or network of features. Received none.")
 
@@ -141,27 +148,52 @@ class FreshPairs(Pairs):
     def __repr__(self) -> str:
         return f"FreshPairs({len(self.images)} photographs, victims={list(self.victims)}, {self.recipe})"
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The checksum."""
+        return {"pairs_sha256": self.sha256}
+
     def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
         """Not there: fresh pairs come in batches."""
         raise NotImplementedError("Expected dataset(): fresh pairs are made batch by batch.")
 
-    def dataset(self, batch_size: int, *, seed: int = 0, repeat: bool = False, first_epoch: int = 0, **_: Any) -> Any:
+    def dataset(
+        self, batch_size: int, *, seed: int = 0, repeat: bool = False, first_epoch: int = 0, **others: Any
+    ) -> tf.data.Dataset:
         """
         Batches of (adversarial, clean): float32 (batch, H, W, 3) in [0, 1], twice; H and W are the round's.
 
+        Every batch is whole, is drawn at random and is mirrored, scaled and cut out before the attack. Of the other
+        parameters of :meth:`art_versatile.pairs.Pairs.dataset` those that ask for no more than that may be given.
+
         :param batch_size: Pairs in a batch.
         :param seed: Of all that is drawn.
-        :param repeat: Go on for ever.
+        :param repeat: Go on for ever; otherwise each pass is the first epoch.
         :param first_epoch: Number of the first epoch.
+        :param others: ``crop=None``, ``flip=False``, ``scale=(1.0, 1.0)``, ``clean_share=0``, ``labels=False``,
+            ``attacks=None``; ``crop_step``, ``whole``, ``drop_remainder``, ``shuffle`` and ``shuffle_buffer`` with any
+            value, as they change nothing then.
+        :raises ValueError: If another value is asked for.
+        :raises TypeError: If a parameter is unknown.
         """
         import tensorflow as tf
 
         check_batch_size(batch_size)
+        check_integer("seed", seed, least=0)
+        check_bool("repeat", repeat)
+        check_integer("first_epoch", first_epoch, least=0)
+        if unknown := sorted(set(others) - set(_AS_DRAWN) - set(_NO_MATTER)):
+            raise TypeError(f"Expected parameters among {[*_AS_DRAWN, *_NO_MATTER]}. Received {unknown}.")
+        for name, drawn in _AS_DRAWN.items():
+            if (value := others.get(name, drawn)) != drawn:
+                raise ValueError(f"Expected {name}={drawn!r}: fresh pairs are as they are drawn. Received {value!r}.")
         spec = tf.TensorSpec((None, None, None, 3), tf.float32)
         epochs = range(first_epoch, 2**31) if repeat else range(first_epoch, first_epoch + 1)
-        return tf.data.Dataset.from_generator(
-            lambda: (batch for epoch in epochs for batch in self._epoch(batch_size, seed, epoch)), output_signature=(spec, spec)
-        ).prefetch(2)
+
+        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            return (batch for epoch in epochs for batch in self._epoch(batch_size, seed, epoch))
+
+        return tf.data.Dataset.from_generator(batches, output_signature=(spec, spec)).prefetch(2)
 
     def _epoch(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         done = number = 0
@@ -198,8 +230,9 @@ class FreshPairs(Pairs):
         victim = self.victims[str(rng.choice(list(self.victims)))]
         shares = recipe.attack_shares
         attack = str(rng.choice(list(shares), p=list(shares.values())))
-        eps = np.exp(rng.uniform(*np.log(recipe.eps), len(clean))).astype(np.float32)
-        steps = 1 if attack == "FGSM" else int(round(math.exp(rng.uniform(*np.log(recipe.iterations)))))
+        eps = np.exp(rng.uniform(math.log(recipe.eps[0]), math.log(recipe.eps[1]), len(clean))).astype(np.float32)
+        fewest, most = recipe.iterations
+        steps = 1 if attack == "FGSM" else round(math.exp(rng.uniform(math.log(fewest), math.log(most))))
         layer = victim.draw(rng, recipe.feature_share)
         adversarial = victim.perturb(
             tf.constant(clean),
@@ -234,7 +267,7 @@ class Victim:
         self._parts: list[Any] = [keras.Model(model.input, output) for output in self._layers]
         self._model = model
         self._compiled: dict[int | None, Any] = {}
-        self._tf = tf
+        self._function = tf.function
 
     def draw(self, rng: np.random.Generator, feature_share: float) -> int | None:
         """Which layer is attacked; None is the prediction."""
@@ -266,11 +299,12 @@ class Victim:
         :param layer: Number of the attacked layer; None attacks the prediction.
         """
         if layer not in self._compiled:
-            self._compiled[layer] = self._tf.function(self._loop(layer), reduce_retracing=True)
+            self._compiled[layer] = self._function(self._loop(layer), reduce_retracing=True)
         return self._compiled[layer](clean, eps, steps, eps_step, decay, random_start, seed)
 
     def _loop(self, layer: int | None) -> Any:
-        tf = self._tf
+        import tensorflow as tf
+
         network = self._model if layer is None else self._parts[layer]
 
         def objective(image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:

@@ -8,8 +8,7 @@ one that was not.
 from __future__ import annotations
 
 import collections
-import json
-import logging
+import dataclasses
 import os
 import re
 import uuid
@@ -22,26 +21,14 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images, check_integer, check_number
+from art_versatile._checks import check_bool, check_images
+from art_versatile.pairs._resuming import open_store
 from art_versatile.pairs._sources import Source, deal, find_classes, find_image_shape, find_labels
-from art_versatile.pairs._units import Settings, Target, Unit, describe, forget, read_images, run_unit
-from art_versatile.pairs.store import (
-    COMPRESSIONS,
-    DTYPES,
-    FORMAT_VERSION,
-    MANIFEST,
-    SHARDS,
-    PairStore,
-    file_sha256,
-    read_json,
-    write_json,
-)
+from art_versatile.pairs._units import Options, Settings, Unit, describe, forget, read_images, run_unit
+from art_versatile.pairs.attacking import Target, cut
+from art_versatile.pairs.store import FORMAT_VERSION, MANIFEST, SHARDS, PairStore, read_json, write_json
 
-__all__ = ["SPLITS", "generate_pairs"]
-
-SPLITS = ("one_per_image", "every")
-
-logger = logging.getLogger(__name__)
+__all__ = ["generate_pairs"]
 
 # Where joblib runs a single job in this process.
 _LOCAL_BACKENDS = (
@@ -50,9 +37,6 @@ _LOCAL_BACKENDS = (
     joblib.parallel.SequentialBackend,
     joblib.parallel.ThreadingBackend,
 )
-
-# What a killed run leaves of a file that it was writing.
-_TEMPORARY = re.compile(r"(manifest\.json|.+\.tfrecord|.+\.tfrecord\.json)\.[0-9a-f]{32}\.tmp")
 
 
 def generate_pairs(
@@ -74,7 +58,7 @@ def generate_pairs(
     zoom: float = 1.0,
     seed: int = 0,
     n_jobs: int | None = None,
-    progress: bool = True,
+    verbose: bool = True,
     resume: bool = True,
     classifier_name: str | None = None,
 ) -> PairStore:
@@ -92,8 +76,8 @@ def generate_pairs(
 
     :param images: Array (N, H, W, 3) in the classifier's ``clip_values`` (a ``numpy.memmap`` is not loaded), a folder
         of images, a folder with one folder for each class, or a list of files. Files are read one shard at a time.
-    :param classifier: ART classifier, channels last, with ``clip_values``. It gives the labels and decides what is a
-        success. None where ``attacks`` is a callable.
+    :param classifier: ART classifier with ``clip_values``, channels first or last; pairs are channels last. It gives
+        the labels and decides what is a success. None where ``attacks`` is a callable.
     :param attacks: Name -> ART evasion attack, untargeted. Or a callable without arguments that returns
         (classifier, attacks): ART classifiers cannot be pickled, so with more than one job each worker process calls
         it, once. It must be picklable, and give the same at each call. It is also the place to limit the threads or the
@@ -125,7 +109,7 @@ def generate_pairs(
     :param seed: Of the sampling, of flips and parts, and of the attacks.
     :param n_jobs: Number of processes, as in joblib; None is 1 unless ``joblib.parallel_config`` says otherwise.
         The backend chosen there (loky, Dask, Ray) runs the units.
-    :param progress: Show a bar with the time left.
+    :param verbose: Show a bar with the time left.
     :param resume: Go on with a store. Otherwise a store at ``path`` is an error.
     :param classifier_name: For the manifest; None takes the model's name.
     :return: The store.
@@ -134,30 +118,25 @@ def generate_pairs(
     :raises TypeError: If ``images``, ``attacks`` or an attack is of the wrong type.
     :raises FileExistsError: If ``path`` holds something else, or a store and ``resume`` is False.
     """
-    import tensorflow as tf
-
-    if isinstance(split, str):
-        check_choice("split", split, SPLITS)
-    else:
-        split = check_integer("split", split)
-    check_choice("dtype", dtype, tuple(DTYPES))
-    check_choice("compression", compression, COMPRESSIONS)
-    batch_size = check_batch_size(batch_size)
-    shard_size = check_integer("shard_size", shard_size)
-    if per_class is not None:
-        per_class = check_integer("per_class", per_class)
-    seed = check_integer("seed", seed, least=0)
-    flags = {"drop_misclassified": drop_misclassified, "flip": flip, "progress": progress, "resume": resume}
-    for name, flag in flags.items():
-        check_bool(name, flag)
-    zoom = check_number("zoom", zoom, 1, 100)
+    options = Options(
+        split=split,
+        per_class=per_class,
+        drop_misclassified=drop_misclassified,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        dtype=dtype,
+        compression=compression,
+        flip=flip,
+        zoom=zoom,
+        seed=seed,
+    )
+    check_bool("verbose", verbose)
+    check_bool("resume", resume)
     if drop_misclassified and labels is None:
         raise ValueError(
             "Expected labels with drop_misclassified=True. Received None: the classifier's own predictions are never "
             "wrong."
         )
-    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0):
-        raise ValueError(f"Expected n_jobs to be None or an integer other than 0. Received {n_jobs!r}.")
     if classifier_name is not None and not isinstance(classifier_name, str):
         raise ValueError(f"Expected classifier_name to be None or a string. Received {classifier_name!r}.")
     parallel = _check_jobs(classifier, attacks, n_jobs)
@@ -172,60 +151,17 @@ def generate_pairs(
             target = describe(token, factory)
         if classifier_name is not None:
             target["classifier"]["name"] = classifier_name
-        clip_values = target["clip_values"]
-        if source.array is not None:
-            check_images(source.array, clip_values, name="images")
-        image_shape = find_image_shape(source, image_size, target["input_shape"])
-        given = find_labels(labels, source, target["classifier"]["nb_classes"])
-        names = [attack["name"] for attack in target["attacks"]]
-        dealt = deal(find_classes(source, given, per_class), len(names), split=split, per_class=per_class, seed=seed)
-        chosen = np.unique(np.concatenate(dealt))
-        units = _units(names, dealt, chosen, shard_size)
         settings = Settings(
             path=str(path).rstrip("/") if "://" in str(path) else os.path.abspath(path),
             token=token,
             factory=factory,
-            image_shape=image_shape,
-            clip_values=clip_values,
-            dtype=dtype,
-            compression=compression,
-            batch_size=batch_size,
-            drop_misclassified=bool(drop_misclassified),
-            flip=bool(flip),
-            zoom=zoom,
-            seed=seed,
+            image_shape=find_image_shape(source, image_size, target["input_shape"]),
+            clip_values=target["clip_values"],
+            options=options,
         )
-        manifest = {
-            "format": FORMAT_VERSION,
-            "complete": False,
-            "parameters": {
-                "classifier": target["classifier"],
-                "attacks": target["attacks"],
-                "labels": "predicted" if given is None else "given",
-                "split": split,
-                "per_class": per_class,
-                "drop_misclassified": settings.drop_misclassified,
-                "clip_values": clip_values,
-                "shard_size": shard_size,
-                "batch_size": batch_size,
-                "dtype": dtype,
-                "compression": compression,
-                "flip": settings.flip,
-                "zoom": zoom,
-                "seed": seed,
-            },
-            "versions": target["versions"],
-            "image_shape": image_shape,
-            "images": [
-                {
-                    "name": source.names[row],
-                    "sha256": source.sha256(row),
-                    "label": None if given is None else int(given[row]),
-                }
-                for row in chosen
-            ],
-        }
-        results = _open(settings, manifest, units, resume=resume)
+        given = find_labels(labels, source, target["classifier"]["nb_classes"])
+        manifest, units = _plan(settings, target, source, given)
+        results = open_store(settings, manifest, units, resume=resume)
         todo = [unit for unit in units if unit.file not in results]
         jobs = ((settings, unit, source.take(unit.rows), None if given is None else given[unit.rows]) for unit in todo)
         with tqdm(
@@ -233,27 +169,20 @@ def generate_pairs(
             initial=sum(len(unit.rows) for unit in units if unit.file in results),
             desc="pairs",
             unit="pair",
-            disable=not progress,
+            disable=not verbose,
         ) as bar:
             for result in _outcomes(jobs, bar, parallel, n_jobs):
                 results[result["file"]] = result
     finally:
         forget(token)
-
-    if todo or not _is_complete(settings.path):
-        shards = [results[unit.file] for unit in units]
-        manifest["complete"] = True
-        manifest["attacks"] = {name: _total(shard for shard in shards if shard["attack"] == name) for name in names}
-        manifest["shards"] = shards
-        write_json(f"{settings.path}/{MANIFEST}", manifest)
-    for unit in units:
-        if tf.io.gfile.exists(record := f"{settings.path}/{unit.file}.json"):
-            tf.io.gfile.remove(record)
+    _finish(settings.path, manifest, [results[unit.file] for unit in units], anew=bool(todo))
     return PairStore(settings.path)
 
 
 def _check_jobs(classifier: Any, attacks: Any, n_jobs: int | None) -> bool:
     """Whether the units go through joblib: not where the attacks are objects, or where one local job is asked for."""
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs == 0):
+        raise ValueError(f"Expected n_jobs to be None or an integer other than 0. Received {n_jobs!r}.")
     if isinstance(attacks, Mapping):
         if classifier is None:
             raise ValueError("Expected an ART classifier. Received None, which goes with a callable for attacks only.")
@@ -278,104 +207,62 @@ def _check_jobs(classifier: Any, attacks: Any, n_jobs: int | None) -> bool:
     return joblib.effective_n_jobs(n_jobs) != 1 or type(backend) not in _LOCAL_BACKENDS
 
 
-def _units(names: list[str], dealt: list[np.ndarray], chosen: np.ndarray, shard_size: int) -> list[Unit]:
-    """Cut what each attack is given into shards. ``chosen`` are the rows of the manifest's images."""
-    return [
+def _plan(
+    settings: Settings, target: dict[str, Any], source: Source, labels: np.ndarray | None
+) -> tuple[dict[str, Any], list[Unit]]:
+    """The manifest of the store as it begins, and all work."""
+    options, names = settings.options, [attack["name"] for attack in target["attacks"]]
+    if source.array is not None:
+        check_images(source.array, settings.clip_values, name="images")
+    classes = find_classes(source, labels, options.per_class)
+    dealt = deal(classes, len(names), split=options.split, per_class=options.per_class, seed=options.seed)
+    chosen = np.unique(np.concatenate(dealt))
+    units = [
         Unit(
-            file=f"{SHARDS}/{attack:02d}-{re.sub('[^A-Za-z0-9.]+', '_', name)}-{shard:05d}.tfrecord",
-            attack_name=name,
+            file=f"{SHARDS}/{attack:02d}-{re.sub('[^A-Za-z0-9.]+', '_', names[attack])}-{shard:05d}.tfrecord",
+            attack_name=names[attack],
             attack=attack,
             shard=shard,
-            rows=rows[start : start + shard_size],
-            numbers=np.searchsorted(chosen, rows[start : start + shard_size]),
+            rows=rows,
+            numbers=np.searchsorted(chosen, rows),
         )
-        for attack, (name, rows) in enumerate(zip(names, dealt, strict=True))
-        for shard, start in enumerate(range(0, len(rows), shard_size))
+        for attack, shard, rows in cut(dealt, options.shard_size)
     ]
+    manifest = {
+        "format": FORMAT_VERSION,
+        "complete": False,
+        "parameters": {
+            "classifier": target["classifier"],
+            "attacks": target["attacks"],
+            "labels": "predicted" if labels is None else "given",
+            "clip_values": settings.clip_values,
+            **dataclasses.asdict(options),
+        },
+        "versions": target["versions"],
+        "image_shape": settings.image_shape,
+        "images": [
+            {
+                "name": source.names[row],
+                "sha256": source.sha256(row),
+                "label": None if labels is None else int(labels[row]),
+            }
+            for row in chosen
+        ],
+    }
+    return manifest, units
 
 
-def _open(
-    settings: Settings, manifest: dict[str, Any], units: list[Unit], *, resume: bool
-) -> dict[str, dict[str, Any]]:
-    """
-    Open the store, or start it.
-
-    :return: Results of the units that are done, by shard.
-    """
+def _finish(path: str, manifest: dict[str, Any], shards: list[dict[str, Any]], *, anew: bool) -> None:
+    """Write the final manifest where it is not there or shards were made anew; remove the shards' own records."""
     import tensorflow as tf
 
-    path = settings.path
-    files = {}
-    for folder in (path, f"{path}/{SHARDS}"):
-        names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-        files.update({name.rstrip("/"): f"{folder}/{name}" for name in names})
-    temporary = {place for name, place in files.items() if _TEMPORARY.fullmatch(name)}
-    others = sorted(place for name, place in files.items() if name != SHARDS and place not in temporary)
-    if MANIFEST not in files and others:
-        raise FileExistsError(f"Expected {path!r} to be new, empty, or a store of pairs. Received {others[:5]}.")
-    if MANIFEST in files and not resume:
-        raise FileExistsError(f"Expected a new path with resume=False. Received a store of pairs at {path!r}.")
-    for place in temporary:
-        tf.io.gfile.remove(place)
-    if MANIFEST not in files:
-        tf.io.gfile.makedirs(f"{path}/{SHARDS}")
-        write_json(f"{path}/{MANIFEST}", manifest)
-        return {}
-    stored = read_json(f"{path}/{MANIFEST}")
-    asked = json.loads(json.dumps(manifest))
-    # Earlier versions did not write these two.
-    stored["parameters"] = {"flip": False, "zoom": 1.0, **stored.get("parameters", {})}
-    keys = ("format", "parameters", "image_shape", "images")
-    if changes := [change for key in keys for change in _changes(stored.get(key), asked[key], key)]:
-        raise ValueError(
-            f"Expected the arguments with which the store at {path!r} was started, or another path. Received "
-            + "; ".join(changes[:5])
-            + (f"; and {len(changes) - 5} more." if len(changes) > 5 else ".")
-        )
-    known = {shard["file"]: shard for shard in stored.get("shards", [])}
-    results = {}
-    for unit in units:
-        place = f"{path}/{unit.file}"
-        result = known.get(unit.file)
-        if f"{Path(unit.file).name}.json" in files:
-            try:
-                result = read_json(f"{place}.json")
-            except ValueError:
-                logger.warning("The record of shard %s is corrupted.", place)
-        if result is None:
-            continue  # never made, or killed before it was recorded
-        if not tf.io.gfile.exists(place):
-            logger.warning("Shard %s is missing and is made again.", place)
-        elif file_sha256(place) != result["sha256"]:
-            logger.warning("Shard %s is corrupted and is made again.", place)
-        else:
-            results[unit.file] = result
-    # Other versions may give other pixels, so a store is of one set of versions.
-    changes = _changes(stored.get("versions"), asked["versions"], "versions")
-    if changes and len(results) < len(units):
-        raise ValueError(
-            f"Expected the versions with which the store at {path!r} was started, as {len(units) - len(results)} "
-            f"shards are to be made. Received {'; '.join(changes)}."
-        )
-    return results
-
-
-def _changes(stored: Any, asked: Any, where: str) -> list[str]:
-    """Name the places where two JSON values differ."""
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        keys = [*stored, *(key for key in asked if key not in stored)]
-        return [change for key in keys for change in _changes(stored.get(key), asked.get(key), f"{where}.{key}")]
-    if isinstance(stored, list) and isinstance(asked, list):
-        if len(stored) != len(asked):
-            return [f"{where} with {len(asked)} entries (stored: {len(stored)})"]
-        pairs = enumerate(zip(stored, asked, strict=True))
-        return [change for index, (old, new) in pairs for change in _changes(old, new, f"{where}[{index}]")]
-    return [] if stored == asked else [f"{where} {asked!r:.80} (stored: {stored!r:.80})"]
-
-
-def _is_complete(path: str) -> bool:
-    """Whether the manifest is the final one."""
-    return bool(read_json(f"{path}/{MANIFEST}")["complete"])
+    if anew or not read_json(f"{path}/{MANIFEST}")["complete"]:
+        names = [attack["name"] for attack in manifest["parameters"]["attacks"]]
+        totals = {name: _total(shard for shard in shards if shard["attack"] == name) for name in names}
+        write_json(f"{path}/{MANIFEST}", {**manifest, "complete": True, "attacks": totals, "shards": shards})
+    for shard in shards:
+        if tf.io.gfile.exists(record := f"{path}/{shard['file']}.json"):
+            tf.io.gfile.remove(record)
 
 
 def _outcomes(

@@ -1,4 +1,4 @@
-"""Several stores of pairs read as one, or some attacks of them."""
+"""Several stores of pairs read as one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from art_versatile.pairs.store import PairStore
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["ChosenPairs", "JoinedPairs"]
+__all__ = ["JoinedPairs"]
 
 
 class JoinedPairs(Pairs):
@@ -58,16 +58,21 @@ class JoinedPairs(Pairs):
         """Of the stores' checksums, in their order."""
         return hashlib.sha256("".join(store.sha256 for store in self.stores).encode()).hexdigest()
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Their checksum."""
+        return {"pairs_sha256": self.sha256}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.stores!r})"
 
     def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
         """
-        See :meth:`art_versatile.pairs.batches.Pairs.read`.
+        How the pairs of some attacks are read.
 
         :param names: Attacks.
-        :param shuffle: See :meth:`dataset`.
-        :param shuffle_buffer: See there; of each store.
+        :param shuffle: Mix the stores evenly over the epoch, each epoch in an order of its own.
+        :param shuffle_buffer: Bytes that the shuffling of each store may hold in memory.
         """
         import tensorflow as tf
 
@@ -103,77 +108,3 @@ class JoinedPairs(Pairs):
             return tf.switch_case(number, [of(*one) for one in zip(readers, indices, strict=True)])
 
         return Reader(records, lambda record: decode(*record), len(turns))
-
-
-class ChosenPairs(Pairs):
-    """
-    The pairs of some attacks: what an attack-specific purifier is trained on.
-
-    :param pairs: A store, several joined, or pairs in memory.
-    :param attacks: Names of attacks; each also stands for its budgets ("PGD" for "PGD 4/255" and "PGD 8/255").
-    :raises ValueError: If a name stands for no attack of the pairs.
-    """
-
-    def __init__(self, pairs: Pairs, attacks: Sequence[str]) -> None:
-        self.pairs = pairs
-        self._attacks: list[str] = []
-        for wanted in attacks:
-            found = [name for name in pairs.attacks if name == wanted or name.startswith(f"{wanted} ")]
-            if not found:
-                raise ValueError(f"Expected attacks among {list(pairs.attacks)}. Received {wanted!r}.")
-            self._attacks += [name for name in found if name not in self._attacks]
-        if not self._attacks:
-            raise ValueError("Expected at least one attack. Received none.")
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
-        return self.pairs.image_shape
-
-    @property
-    def clip_values(self) -> tuple[float, float]:
-        """Range of the pixels."""
-        return self.pairs.clip_values
-
-    @property
-    def attacks(self) -> tuple[str, ...]:
-        """Names of the chosen attacks."""
-        return tuple(self._attacks)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of pairs of each of them."""
-        return {name: self.pairs.counts[name] for name in self._attacks}
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether the pairs have labels."""
-        return self.pairs.has_labels
-
-    @property
-    def sha256(self) -> str:
-        """Of what the pairs are known by, and of the names."""
-        known = getattr(self.pairs, "sha256", None) or getattr(self.pairs, "clean_sha256", "")
-        return hashlib.sha256("\n".join([str(known), *self._attacks]).encode()).hexdigest()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.pairs!r}, {self._attacks!r})"
-
-    def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
-        """
-        See :meth:`art_versatile.pairs.batches.Pairs.read`.
-
-        :param names: Attacks.
-        :param shuffle: See :meth:`dataset`.
-        :param shuffle_buffer: See there.
-        """
-        import tensorflow as tf
-
-        reader = self.pairs.read(names, shuffle=shuffle, shuffle_buffer=shuffle_buffer)
-        numbers = [self._attacks.index(name) if name in self._attacks else -1 for name in self.pairs.attacks]
-
-        def decode(record: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            pair, label, attack = reader.decode(record)
-            return pair, label, tf.gather(tf.constant(numbers, tf.int64), attack)
-
-        return Reader(reader.records, decode, reader.count)

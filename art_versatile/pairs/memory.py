@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,20 +14,24 @@ from art_versatile.pairs.batches import Pairs, Reader
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["ArrayPairs"]
+__all__ = ["MemoryPairs"]
 
 
-class ArrayPairs(Pairs):
+class MemoryPairs(Pairs):
     """
-    Pairs in memory, for training.
+    Pairs in memory.
+
+    The arguments are attributes of the same names, except that missing labels and indices are zeros there.
 
     :param adversarial: (N, H, W, 3), floats in ``clip_values``; held as float32.
     :param clean: The images that were attacked, of the same shape.
-    :param labels: Class indices (N,); None where they are not needed.
-    :param attacks: Index into ``names`` for each pair, (N,); None takes all pairs as the first attack's.
-    :param names: Names of the attacks.
+    :param labels: The labels that the attacks were to change: class indices (N,); None where they are not needed.
+    :param indices: Index into ``attacks`` for each pair, (N,); None takes all pairs as the first attack's.
+    :param attacks: Names of the attacks.
+    :param images: For each pair, the index of its clean image among those that were attacked, (N,); None where it is
+        not known.
     :param clip_values: Range of the pixels.
-    :raises ValueError: If the arrays do not belong together.
+    :raises ValueError: If the arrays do not belong together, or there is no pair.
     :raises TypeError: If the images are not floats.
     """
 
@@ -36,37 +40,43 @@ class ArrayPairs(Pairs):
         adversarial: np.ndarray,
         clean: np.ndarray,
         labels: np.ndarray | None = None,
-        attacks: np.ndarray | None = None,
-        names: Sequence[str] = ("attack",),
+        indices: np.ndarray | None = None,
+        attacks: Sequence[str] = ("attack",),
         *,
+        images: np.ndarray | None = None,
         clip_values: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self._clip_values = check_clip_values(clip_values)
-        adversarial = check_images(adversarial, self.clip_values, name="adversarial").astype(np.float32, copy=False)
-        clean = check_images(clean, self.clip_values, name="clean").astype(np.float32, copy=False)
-        if adversarial.shape != clean.shape:
-            raise ValueError(f"Expected arrays of one shape. Received {adversarial.shape} and {clean.shape}.")
-        count = len(clean)
-        for name, numbers in (("labels", labels), ("attacks", attacks)):
+        self.adversarial, self.clean = (
+            check_images(array, self._clip_values, name=name).astype(np.float32, copy=False)
+            for name, array in (("adversarial", adversarial), ("clean", clean))
+        )
+        if self.adversarial.shape != self.clean.shape:
+            raise ValueError(f"Expected arrays of one shape. Received {self.adversarial.shape} and {self.clean.shape}.")
+        count = len(self.clean)
+        for name, numbers in (("labels", labels), ("indices", indices), ("images", images)):
             if numbers is None:
                 continue
-            if np.shape(numbers) != (count,) or not np.issubdtype(np.asarray(numbers).dtype, np.integer):
-                raise ValueError(f"Expected {name} to be {count} integers. Received {np.asarray(numbers).dtype} "
-                                 f"{np.shape(numbers)}.")  # fmt: skip
+            dtype, shape = np.asarray(numbers).dtype, np.shape(numbers)
+            if shape != (count,) or not np.issubdtype(dtype, np.integer):
+                raise ValueError(f"Expected {name} to be {count} integers. Received {dtype} {shape}.")
             if np.min(numbers) < 0:
                 raise ValueError(f"Expected {name} of at least 0. Received {np.min(numbers)}.")
-        if attacks is not None and np.max(attacks) >= len(names):
-            raise ValueError(f"Expected attacks below {len(names)}, the number of names. Received {np.max(attacks)}.")
-        self._attacks = tuple(names)
-        self._adversarial, self._clean = adversarial, clean
-        self._labels = np.zeros(count, np.int64) if labels is None else np.asarray(labels, np.int64)
-        self._numbers = np.zeros(count, np.int64) if attacks is None else np.asarray(attacks, np.int64)
+        if indices is not None and np.max(indices) >= len(attacks):
+            raise ValueError(
+                f"Expected indices below {len(attacks)}, the number of attacks. Received {np.max(indices)}."
+            )
+        self._attacks = tuple(attacks)
+        zeros = np.zeros(count, np.int64)
+        self.labels = zeros if labels is None else np.asarray(labels, np.int64)
+        self.indices = zeros if indices is None else np.asarray(indices, np.int64)
+        self.images = None if images is None else np.asarray(images, np.int64)
         self._has_labels = labels is not None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        height, width, channels = self._clean.shape[1:]
+        height, width, channels = self.clean.shape[1:]
         return height, width, channels
 
     @property
@@ -82,40 +92,46 @@ class ArrayPairs(Pairs):
     @property
     def counts(self) -> dict[str, int]:
         """Number of pairs of each attack."""
-        return dict(zip(self.attacks, np.bincount(self._numbers, minlength=len(self.attacks)).tolist(), strict=True))
-
-    @property
-    def clean_sha256(self) -> str:
-        """SHA-256 of the clean images: of their pixels as float32, in their order."""
-        return hashlib.sha256(np.ascontiguousarray(self._clean, "<f4").data.cast("B")).hexdigest()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(pairs={len(self)}, attacks={list(self.attacks)}, image_shape={self.image_shape})"
+        return dict(zip(self.attacks, np.bincount(self.indices, minlength=len(self.attacks)).tolist(), strict=True))
 
     @property
     def has_labels(self) -> bool:
         """Whether labels were given."""
         return self._has_labels
 
+    @property
+    def clean_sha256(self) -> str:
+        """SHA-256 of the clean images: of their pixels as float32, in their order."""
+        return hashlib.sha256(np.ascontiguousarray(self.clean, "<f4").data.cast("B")).hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The attacks and the clean images: perturbations that are made anew may differ in the last bit."""
+        return {"attacks": list(self.attacks), "clean_sha256": self.clean_sha256}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(pairs={len(self)}, attacks={list(self.attacks)}, image_shape={self.image_shape})"
+
     def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
         """
-        See :meth:`art_versatile.pairs.batches.Pairs.read`.
+        How the pairs of some attacks are read.
 
         :param names: Attacks.
-        :param shuffle: See :meth:`dataset`.
+        :param shuffle: Each epoch in an order of its own; every order is equally likely.
         :param shuffle_buffer: Not used: all is in memory.
         """
         import tensorflow as tf
 
         chosen = [self.attacks.index(name) for name in names]
-        rows = tf.constant(np.flatnonzero(np.isin(self._numbers, chosen)))
-        arrays = self._adversarial, self._clean, self._labels, self._numbers
-        adversarial, clean, classes, numbers = (tf.constant(array) for array in arrays)
+        arrays = self.adversarial, self.clean, self.labels, self.indices
+        with tf.device("CPU"):  # whole on the first GPU otherwise
+            rows = tf.constant(np.flatnonzero(np.isin(self.indices, chosen)))
+            adversarial, clean, classes, indices = (tf.constant(array) for array in arrays)
 
         def records(_: tf.Tensor, of_records: tf.Tensor) -> tf.data.Dataset:
             order = tf.random.experimental.stateless_shuffle(rows, seed=of_records) if shuffle else rows
             return tf.data.Dataset.from_tensor_slices(order)
 
         return Reader(
-            records, lambda row: (tf.stack([adversarial[row], clean[row]]), classes[row], numbers[row]), len(rows)
+            records, lambda row: (tf.stack([adversarial[row], clean[row]]), classes[row], indices[row]), len(rows)
         )

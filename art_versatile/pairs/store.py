@@ -21,19 +21,19 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from art_versatile._checks import check_integer
 from art_versatile.pairs.batches import Pairs, Reader, check_attacks
+from art_versatile.pairs.memory import MemoryPairs
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = [
     "FORMAT_VERSION",
-    "PairArrays",
     "PairStore",
     "encode_pair",
     "file_sha256",
@@ -49,24 +49,6 @@ SHARDS = "shards"
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 COMPRESSIONS = ("", "GZIP")
 _OPEN_SHARDS = 16
-
-
-class PairArrays(NamedTuple):
-    """
-    Pairs in memory.
-
-    :param adversarial: float32 (N, H, W, C) in ``clip_values``.
-    :param clean: The images that were attacked, alike.
-    :param labels: int64 (N,), the labels that the attacks were to change.
-    :param attacks: int64 (N,), index into ``PairStore.attacks``.
-    :param images: int64 (N,), index into the manifest's images.
-    """
-
-    adversarial: np.ndarray
-    clean: np.ndarray
-    labels: np.ndarray
-    attacks: np.ndarray
-    images: np.ndarray
 
 
 def file_sha256(path: str) -> str:
@@ -264,6 +246,11 @@ class PairStore(Pairs):
         """Of the shards' checksums, in their order."""
         return hashlib.sha256("".join(shard["sha256"] for shard in self.manifest["shards"]).encode()).hexdigest()
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The checksum."""
+        return {"pairs_sha256": self.sha256}
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.path!r}, pairs={len(self)}, attacks={list(self.attacks)}, "
@@ -286,14 +273,14 @@ class PairStore(Pairs):
             or file_sha256(f"{self.path}/{shard['file']}") != shard["sha256"]
         ]
 
-    def arrays(self, limit: int | None = None, *, attacks: Sequence[str] | None = None) -> PairArrays:
+    def arrays(self, limit: int | None = None, *, attacks: Sequence[str] | None = None) -> MemoryPairs:
         """
         Read pairs into memory, as stored.
 
         :param limit: At most so many, spread evenly over the attacks; None reads all.
         :param attacks: Names of the attacks to read; None reads all.
-        :return: Arrays, attack by attack.
-        :raises ValueError: If ``limit`` is below 1 or an attack is unknown.
+        :return: The pairs, attack by attack; their ``images`` are indices into the manifest's images.
+        :raises ValueError: If ``limit`` is below 1, an attack is unknown, or there is no pair.
         :raises tensorflow.errors.DataLossError: If a record is corrupted.
         """
         import tensorflow as tf
@@ -320,15 +307,23 @@ class PairStore(Pairs):
                 for key, vector in numbers.items():
                     vector[row] = features[key].int64_list.value[0]
                 row += 1
-        return PairArrays(*images.values(), *numbers.values())
+        return MemoryPairs(
+            images["adversarial"],
+            images["clean"],
+            numbers["label"],
+            numbers["attack"],
+            self.attacks,
+            images=numbers["image"],
+            clip_values=self.clip_values,
+        )
 
     def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
         """
-        See :meth:`art_versatile.pairs.batches.Pairs.read`.
+        How the pairs of some attacks are read.
 
         :param names: Attacks.
-        :param shuffle: See :meth:`dataset`.
-        :param shuffle_buffer: See there.
+        :param shuffle: Shuffle the shards, and their records within a buffer; each epoch anew.
+        :param shuffle_buffer: Bytes that the buffer may hold in memory.
         """
         import tensorflow as tf
 

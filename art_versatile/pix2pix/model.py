@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, pixel_loss
-from art_versatile.pix2pix.perceptual import PerceptualLoss
+from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
 
 __all__ = ["InnerSource", "Pix2Pix", "ScheduleCallback"]
@@ -72,7 +72,7 @@ class Pix2Pix(keras.Model):
         self,
         generator: keras.Model,
         discriminator: keras.Model | None = None,
-        perceptual: PerceptualLoss | None = None,
+        perceptual: PerceptualLoss | RandomPerceptualLoss | None = None,
         *,
         schedule: LossSchedule = PAPER_SCHEDULE,
         clip_norm: float | None = None,
@@ -167,7 +167,7 @@ class Pix2Pix(keras.Model):
         :param y: The clean images, where ``x`` is images.
         :param batch_size: Images a step, where ``x`` is images.
         :param epochs: Epochs; by default those of the schedule.
-        :param verbose: See there.
+        :param verbose: "auto", 0 for silence, 1 for a bar, 2 for a line an epoch.
         :param callbacks: A further callback, or several.
         """
         if callbacks is None:

@@ -249,7 +249,9 @@ class RandomPerceptualLoss:
     :raises ValueError: If there is none.
     """
 
-    def __init__(self, losses: Sequence[PerceptualLoss], always: Sequence[PerceptualLoss] = (), *, seed: int = 0) -> None:
+    def __init__(
+        self, losses: Sequence[PerceptualLoss], always: Sequence[PerceptualLoss] = (), *, seed: int = 0
+    ) -> None:
         self.losses, self.always = list(losses), list(always)
         if not self.losses:
             raise ValueError("Expected at least one perceptual loss. Received none.")

@@ -77,7 +77,7 @@ def seconds_of_pairs(classifier: Any, attack: Any, x: np.ndarray, shard: int, ba
     """Time of a whole store."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        options = {"shard_size": shard, "batch_size": batch, "progress": False}
+        options = {"shard_size": shard, "batch_size": batch, "verbose": False}
         store = generate_pairs(x, classifier, {"PGD": attack}, f"{folder}/store", **options)
         seconds = time.perf_counter() - start
         if len(store) != len(x):
@@ -159,7 +159,7 @@ def child(folder: str, arguments: argparse.Namespace) -> None:
     classifier = compile_classifier(efficientnet_lite0(SIZE))
     attack = compile_attack(FastGradientMethod(classifier, eps=EPS, batch_size=arguments.batch))
     before = peak_memory()
-    options = {"shard_size": arguments.shard, "batch_size": arguments.batch, "progress": False}
+    options = {"shard_size": arguments.shard, "batch_size": arguments.batch, "verbose": False}
     generate_pairs(f"{folder}/photographs", classifier, {"FGSM": attack}, f"{folder}/store", **options)
     print(before, peak_memory())
 

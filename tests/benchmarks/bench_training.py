@@ -33,7 +33,7 @@ from art_versatile.classifiers import efficientnet_lite_model
 from art_versatile.pix2pix import PerceptualLoss, Pix2Pix, build_generator, patchgan
 from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, pixel_loss
 from art_versatile.pix2pix.precision import POLICIES, set_precision
-from art_versatile.pix2pix.presets import PRESETS
+from art_versatile.training import PRESETS
 
 # Preset -> (batch, height and width).
 STEPS = {"compact": (8, 128), "paper": (1, 256)}

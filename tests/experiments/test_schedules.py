@@ -15,20 +15,21 @@ from art_versatile.experiments.schedules import ScheduleRun, compare_schedules, 
 from art_versatile.pix2pix import CompactGenerator, patchgan
 from art_versatile.training import Validation
 
-_spec = importlib.util.spec_from_file_location("training_process", Path(__file__).parents[1] / "training_process.py")
+_spec = importlib.util.spec_from_file_location(
+    "training_process", Path(__file__).parents[1] / "training" / "process.py"
+)
 process = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(process)
 
 
 def validation():
-    pairs = process.arrays()
-    return Validation(pairs, ("A", "B"), lambda images: images.mean((1, 2))[:, :1] * [0, 1, 2, 3], every=3)
+    return Validation(process.arrays(), lambda images: images.mean((1, 2))[:, :1] * [0, 1, 2, 3], every=3)
 
 
 def compare(out, **arguments):
     return compare_schedules(
-        process.in_memory(), validation(), out, preset=process.PRESET, perceptual=process.make_perceptual(),
-        **{"epochs": 4, "steps_per_epoch": 2, "discriminator": None, "progress": False, "seed": 3, **arguments},
+        process.arrays(), validation(), out, preset=process.PRESET, perceptual=process.make_perceptual(),
+        **{"epochs": 4, "steps_per_epoch": 2, "discriminator": None, "verbose": False, "seed": 3, **arguments},
     )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def test_what_both_runs_would_train(tmp_path, name):
     expected = f"Expected no {name.replace('preset', 'discriminator')} that both runs would train: each builds its own"
     arguments = {"preset": process.PRESET, "perceptual": process.make_perceptual(), "epochs": 4, **given}
     with pytest.raises(ValueError, match=expected):
-        compare_schedules(process.in_memory(), validation(), tmp_path / "out", **arguments)
+        compare_schedules(process.arrays(), validation(), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 

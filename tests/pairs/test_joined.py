@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from art_versatile.pairs import ArrayPairs, ChosenPairs, JoinedPairs, PairStore
+from art_versatile.pairs import JoinedPairs, MemoryPairs, PairStore
 from art_versatile.pairs.store import encode_pair, write_json, write_shard
 
 SHAPE = (4, 6, 3)
@@ -105,9 +105,9 @@ def test_errors(tmp_path, joined):
         joined.dataset(4, attacks=["BIM"])
 
 
-class TestChosen:
+class TestOnly:
     def test_the_pairs_of_one_attack(self, joined):
-        chosen = ChosenPairs(joined, ["PGD"])
+        chosen = joined.only(["PGD"])
         assert (chosen.attacks, chosen.counts, len(chosen)) == (("PGD",), {"PGD": 30}, 30)
         assert (chosen.image_shape, chosen.clip_values, chosen.has_labels) == (SHAPE, (0, 1), True)
         batches = list(chosen.dataset(16, labels=True).as_numpy_iterator())
@@ -119,13 +119,13 @@ class TestChosen:
         store = JoinedPairs(
             [make(f"{tmp_path}/{name}", name, [0, 1]) for name in ("PGD 4/255", "PGD 8/255", "PGDX 8/255", "FGSM")]
         )
-        assert ChosenPairs(store, ["PGD"]).attacks == ("PGD 4/255", "PGD 8/255")
-        assert ChosenPairs(store, ["PGD 8/255", "FGSM"]).attacks == ("PGD 8/255", "FGSM")
+        assert store.only(["PGD"]).attacks == ("PGD 4/255", "PGD 8/255")
+        assert store.only(["PGD 8/255", "FGSM"]).attacks == ("PGD 8/255", "FGSM")
 
     def test_attacks_that_are_left_whole_keep_their_numbers(self, joined):
         """Of the numbers, which are others than those of the store, scaling makes use."""
-        whole = ChosenPairs(joined, ["PGD"]).dataset(30, scale=(0.5, 0.5), whole=["PGD"])
-        scaled = ChosenPairs(joined, ["PGD"]).dataset(30, scale=(0.5, 0.5))
+        whole = joined.only(["PGD"]).dataset(30, scale=(0.5, 0.5), whole=["PGD"])
+        scaled = joined.only(["PGD"]).dataset(30, scale=(0.5, 0.5))
         np.testing.assert_array_equal(next(whole.as_numpy_iterator())[0], 0.5)
         np.testing.assert_array_equal(next(scaled.as_numpy_iterator())[0], 0.25)
 
@@ -133,17 +133,18 @@ class TestChosen:
         rng = np.random.default_rng(0)
         clean = rng.random((6, 4, 4, 3), np.float32)
         x_adv = np.clip(clean + np.arange(6).reshape(-1, 1, 1, 1) / 10, 0, 1)
-        pairs = ArrayPairs(x_adv, clean, attacks=np.array([0, 1, 0, 1, 0, 1]), names=("a", "b"))
-        batch = next(ChosenPairs(pairs, ["b"]).dataset(3, shuffle=False, flip=False).as_numpy_iterator())
+        pairs = MemoryPairs(x_adv, clean, indices=np.array([0, 1, 0, 1, 0, 1]), attacks=("a", "b"))
+        batch = next(pairs.only(["b"]).dataset(3, shuffle=False, flip=False).as_numpy_iterator())
         np.testing.assert_array_equal(batch[1], clean[1::2])
 
     def test_what_it_is_known_by(self, joined):
-        names = [["PGD"], ["FGSM"], ["PGD", "FGSM"]]
-        assert len({ChosenPairs(joined, chosen).sha256 for chosen in names} | {joined.sha256}) == 4
-        assert ChosenPairs(joined, ["PGD"]).sha256 == ChosenPairs(joined, ["PGD"]).sha256
-        assert repr(ChosenPairs(joined, ["PGD"])).startswith("ChosenPairs(JoinedPairs(")
+        """Another choice is other pairs to a training run that goes on."""
+        choices = [["PGD"], ["FGSM"], ["PGD", "FGSM"]]
+        known = [str(pairs.identity) for pairs in (joined, *(joined.only(names) for names in choices))]
+        assert len(set(known)) == 4
+        assert joined.only(["PGD"]).identity == joined.only(["PGD"]).identity
 
     @pytest.mark.parametrize(("names", "received"), [(["BIM"], "'BIM'"), (["PG"], "'PG'"), ([], "none")])
     def test_unknown_names(self, joined, names, received):
         with pytest.raises(ValueError, match=rf"Expected .*\. Received {received}\."):
-            ChosenPairs(joined, names)
+            joined.only(names)

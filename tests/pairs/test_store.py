@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from art_versatile.pairs import PairArrays, PairStore
+from art_versatile.pairs import MemoryPairs, PairStore
 from art_versatile.pairs.store import encode_pair, file_sha256, read_json, write_json, write_shard
 
 SHAPE = (6, 8, 3)
@@ -54,7 +54,10 @@ def make_store(path, dtype="float32", compression="", clip_values=(0.0, 1.0), co
     clean = np.stack(clean_images).astype(np.float32)
     adversarial = np.stack(adversarial_images).astype(np.float32)
     numbers = np.arange(image)
-    return PairStore(path), PairArrays(adversarial, clean, numbers % 4, np.array(attacks), numbers)
+    held = MemoryPairs(
+        adversarial, clean, numbers % 4, np.array(attacks), list(counts), images=numbers, clip_values=clip_values
+    )
+    return PairStore(path), held
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +113,11 @@ def numbered(tmp_path_factory):
 @pytest.mark.parametrize("compression", ["", "GZIP"])
 def test_round_trip(tmp_path, dtype, compression):
     store, expected = make_store(str(tmp_path), dtype, compression)
-    for got, want in zip(store.arrays(), expected, strict=True):
-        np.testing.assert_array_equal(got, want)
+    held = store.arrays()
+    assert (held.attacks, held.clip_values) == (store.attacks, store.clip_values)
+    for name in ("adversarial", "clean", "labels", "indices", "images"):
+        got = getattr(held, name)
+        np.testing.assert_array_equal(got, getattr(expected, name))
         assert got.dtype == (np.float32 if got.ndim == 4 else np.int64)
     adversarial, clean, labels = read(store.dataset(5, flip=False, shuffle=False, labels=True))
     np.testing.assert_array_equal(adversarial, expected.adversarial)
@@ -157,7 +163,7 @@ def test_properties(made):
 def test_arrays_limit_is_spread_over_attacks(made):
     store, expected = made
     for limit, counts in {1: (0, 1), 4: (2, 2), 5: (3, 2), 11: (6, 5), 12: (7, 5), 99: (7, 5)}.items():
-        got = np.bincount(store.arrays(limit).attacks, minlength=2)
+        got = np.bincount(store.arrays(limit).indices, minlength=2)
         assert got.sum() == min(limit, 12)
         assert abs(got - np.array(counts)).max() <= 1 if limit < 10 else tuple(got) == counts
     few = store.arrays(3, attacks=["C&W"])
@@ -412,7 +418,7 @@ def test_whole_perturbations_are_not_scaled(many):
     scaled, _ = read(store.dataset(100, **arguments))
     adversarial, clean = read(store.dataset(100, **arguments, whole=["B"]))
     np.testing.assert_array_equal(clean, expected.clean)
-    whole = expected.attacks == store.attacks.index("B")
+    whole = expected.indices == store.attacks.index("B")
     assert 0 < whole.sum() < len(whole)
     np.testing.assert_allclose(adversarial[whole], expected.adversarial[whole], atol=1e-6)
     np.testing.assert_array_equal(adversarial[~whole], scaled[~whole])

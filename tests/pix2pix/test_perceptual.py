@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from art_versatile.pix2pix.perceptual import PerceptualLoss
+from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
 
 
 def tiny(softmax=False):
@@ -365,3 +365,37 @@ class TestVgg19:
             FileNotFoundError, match=r"Expected weights to be 'imagenet', None or a file\. Received 'none\.h5'\."
         ):
             PerceptualLoss.vgg19("none.h5")
+
+
+class TestRandom:
+    def make(self, seed=0, always=()):
+        return RandomPerceptualLoss([PerceptualLoss(tiny(), [name]) for name in ("a", "b")], always, seed=seed)
+
+    def test_each_call_draws_one(self):
+        """Of the losses' own values; both come up, as often as a fair coin."""
+        values = [float(PerceptualLoss(tiny(), [name])(PURIFIED, CLEAN)) for name in ("a", "b")]
+        loss = self.make()
+        drawn = [float(loss(PURIFIED, CLEAN)) for _ in range(60)]
+        places = [int(np.argmin(np.abs(np.array(values) - value))) for value in drawn]
+        np.testing.assert_allclose(drawn, np.array(values)[places], rtol=1e-5)
+        assert abs(sum(places) - 30) < 4 * math.sqrt(60 / 4)
+
+    def test_losses_that_always_count(self):
+        always = PerceptualLoss(tiny(), [], prediction_weight=1.0)
+        with_it, without = self.make(always=[always]), self.make()
+        for _ in range(4):
+            expected = without(PURIFIED, CLEAN) + always(PURIFIED, CLEAN)
+            np.testing.assert_allclose(with_it(PURIFIED, CLEAN), expected, rtol=1e-5)
+
+    def test_its_state_is_all_that_the_draws_depend_on(self):
+        first, other, later = self.make(3), self.make(4), self.make(5)
+        drawn = [float(first(PURIFIED, CLEAN)) for _ in range(12)]
+        assert [float(other(PURIFIED, CLEAN)) for _ in range(12)] != drawn
+        (state,) = (self.make(3)).variables
+        later.variables[0].assign(state)
+        tf.random.set_seed(7)
+        assert [float(later(PURIFIED, CLEAN)) for _ in range(12)] == drawn
+
+    def test_none(self):
+        with pytest.raises(ValueError, match="Expected at least one perceptual loss. Received none"):
+            RandomPerceptualLoss([])

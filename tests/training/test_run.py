@@ -18,13 +18,13 @@ import tensorflow as tf
 from PIL import Image
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier
-from art_versatile.pairs import ArrayPairs, PairArrays
-from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, Pix2Pix, patchgan
+from art_versatile.pairs import MemoryPairs
+from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
-from art_versatile.pix2pix.presets import PRESETS
-from art_versatile.training import Validation, check_arguments, new_generator, train
+from art_versatile.pix2pix.perceptual import RandomPerceptualLoss
+from art_versatile.training import PRESETS, Training, Validation, new_generator, perceptual_loss, train
 
-SCRIPT = Path(__file__).parent / "training_process.py"
+SCRIPT = Path(__file__).parent / "process.py"
 _spec = importlib.util.spec_from_file_location("training_process", SCRIPT)
 process = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(process)
@@ -83,13 +83,18 @@ def brightness(images):
 
 
 def validation(**changes):
-    pairs = process.arrays()
-    labels = brightness(pairs.clean).argmax(axis=1)
-    return Validation(pairs._replace(labels=labels), ("A", "B"), brightness, **changes)
+    labels = brightness(process.arrays().clean).argmax(axis=1)
+    return Validation(process.arrays(labels=labels), brightness, **changes)
+
+
+def tiny_features():
+    image = keras.Input((None, None, 3))
+    kernel = keras.initializers.GlorotUniform(seed=4)
+    return keras.Model(image, keras.layers.Conv2D(2, 3, kernel_initializer=kernel, name="f")(image), name="other")
 
 
 class Raise(keras.callbacks.Callback):
-    """Stands for anything that ends a run, after the weights of an epoch are written and before its checkpoint."""
+    """Stands for anything that ends a run at the end of an epoch."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -194,7 +199,7 @@ class TestRun:
         again = run(store, None)  # writing and measuring change nothing
         for a, b in zip(again.generator.get_weights(), whole[0].generator.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
-        assert set(again.history[0]) == set(whole[0].history[0]) - set(validation().callback().measures)
+        assert set(again.history[0]) == set(whole[0].history[0]) - set(validation().measures)
 
     def test_paper_schedule_at_each_boundary(self, store):
         """Section 3.2: epochs 0-39 (100, 100), 40-69 (100, 50), 70-99 (100, 1)."""
@@ -212,38 +217,31 @@ class TestRun:
     def test_range_of_the_pixels(self, clip_values):
         low, high = clip_values
         pairs = process.arrays()
-        scaled = [images * (high - low) + low for images in pairs[:2]]
-        expected = run(ArrayPairs(*pairs[:2]), None, steps_per_epoch=2, **PLAIN)
-        got = run(ArrayPairs(*scaled, clip_values=clip_values), None, steps_per_epoch=2, **PLAIN)
+        scaled = [images * (high - low) + low for images in (pairs.adversarial, pairs.clean)]
+        expected = run(pairs, None, steps_per_epoch=2, **PLAIN)
+        got = run(MemoryPairs(*scaled, clip_values=clip_values), None, steps_per_epoch=2, **PLAIN)
         np.testing.assert_allclose(
             [row["pixel"] for row in got.history], [row["pixel"] for row in expected.history], rtol=1e-3
         )
 
-    def test_validation_in_another_range(self):
-        """Pixels in [0, 255] and in [0, 1] say the same."""
-        held = validation()
-        scaled = held.pairs._replace(adversarial=255 * held.pairs.adversarial, clean=255 * held.pairs.clean)
-        other = dataclasses.replace(held, pairs=scaled, clip_values=(0.0, 255.0))
-        model = Pix2Pix(CompactGenerator(widths=(8,), blocks=(1,)))
-        model.compile()
-        measured = []
-        for callback in (held.callback(), other.callback()):
-            callback.set_model(model)
-            measured.append(callback.measure())
-        assert measured[1] == pytest.approx(measured[0], rel=1e-4)
-        assert measured[0]["val_psnr"] < 40
-
     def test_images_of_no_multiple_in_crops(self, tmp_path):
         """The panel and the measurement are of whole images."""
         pairs = process.arrays(8, (25, 31, 3))
-        held = Validation(pairs, ("A", "B"), brightness)
-        result = run(ArrayPairs(*pairs[:4], ("A", "B")), tmp_path, validation=held, crop=(24, 28), **PLAIN)
+        held = Validation(pairs, brightness)
+        result = run(pairs, tmp_path, validation=held, crop=(24, 28), **PLAIN)
         with Image.open(tmp_path / "panel.png") as picture:
             assert picture.size == (6 * 31, 4 * 25)
         assert np.isfinite(result.history[-1]["val_psnr"])
 
+    def test_whole_images_of_no_multiple_are_mirrored_up(self):
+        """The loss is that of the images padded by hand at their far edges."""
+        pairs = process.arrays(8, (25, 31, 3))
+        padded = [np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], "reflect") for x in (pairs.adversarial, pairs.clean)]
+        expected = run(MemoryPairs(*padded), None, flip=False, **PLAIN, **ONE_STEP)
+        assert run(pairs, None, flip=False, **PLAIN, **ONE_STEP).history == expected.history
+
     def test_progress_says_where_it_is(self, store, capsys):
-        run(store, None, progress=True, validation=validation(), **PLAIN)
+        run(store, None, verbose=True, validation=validation(), **PLAIN)
         shown = capsys.readouterr().err
         assert "16/16" in shown
         assert "epoch 3: val_clean_accuracy" in shown
@@ -319,10 +317,10 @@ class TestGiven:
         for noise in (0.0, 0.3):
             generator = CompactGenerator(widths=(8, 8), blocks=(1, 1), noise=0.0, output_noise=noise)
             held = validation()
-            pairs = ArrayPairs(held.pairs.adversarial, held.pairs.clean)
+            pairs = held.pairs
             optimizer = keras.optimizers.SGD(1e-3)
             results.append(
-                train(pairs, generator=generator, optimizer=optimizer, progress=False, preset="compact", crop=None,
+                train(pairs, generator=generator, optimizer=optimizer, verbose=False, preset="compact", crop=None,
                       batch_size=4, **PLAIN, **ONE_STEP)
             )  # fmt: skip
         plain, noisy = results
@@ -383,11 +381,35 @@ class TestResume:
         for a, b in zip(last.get_weights(), result.generator.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
 
-    def test_ended_between_weights_and_checkpoint(self, whole, store, tmp_path):
-        folder = tmp_path / "run"
+    def test_ended_between_weights_and_checkpoint(self, whole, store, tmp_path, monkeypatch):
+        folder, save = tmp_path / "run", tf.train.CheckpointManager.save
+
+        def killed(self, checkpoint_number):
+            if checkpoint_number == 4:
+                raise KeyboardInterrupt
+            return save(self, checkpoint_number=checkpoint_number)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tf.train.CheckpointManager, "save", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(store, folder, validation=validation())
+        assert json.loads((folder / "last" / "card.json").read_text())["epoch"]["epoch"] == 3
+        assert_same_end(folder, run(store, folder, validation=validation(), resume=True), whole)
+
+    def test_draws_of_a_random_perceptual_loss_go_on(self, store, tmp_path):
+        """Their state is a part of the checkpoint."""
+
+        def loss():
+            return RandomPerceptualLoss([process.make_perceptual(), PerceptualLoss(tiny_features(), ["f"])], seed=2)
+
+        settings = {"discriminator": None, "steps_per_epoch": 3}
+        expected = run(store, None, perceptual=loss(), **settings)
         with pytest.raises(KeyboardInterrupt):
-            run(store, folder, callbacks=[Raise(3)])
-        assert_same_end(folder, run(store, folder, resume=True), whole)
+            run(store, tmp_path, perceptual=loss(), callbacks=[Raise(2)], **settings)
+        result = run(store, tmp_path, perceptual=loss(), resume=True, **settings)
+        assert result.history == expected.history
+        for a, b in zip(result.generator.get_weights(), expected.generator.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
     def test_a_finished_run_is_not_trained_further(self, whole, store):
         expected, folder, _ = whole
@@ -441,17 +463,13 @@ class TestResume:
 
     def test_other_images_in_memory(self, tmp_path):
         """As many of them, under as many attacks; a perturbation made anew may differ in the last bit."""
-        pairs = process.arrays()
-
-        def in_memory(*, clean=pairs.clean, adversarial=pairs.adversarial, names=("A", "B")):
-            return ArrayPairs(adversarial, clean, pairs.labels, pairs.attacks, names)
-
+        pairs, in_memory = process.arrays(), process.arrays
         first = run(in_memory(), tmp_path, **PLAIN, **ONE_STEP)
         again = in_memory(adversarial=np.nextafter(pairs.adversarial, np.float32(0.5)))
         assert run(again, tmp_path, resume=True, **PLAIN, **ONE_STEP).history == first.history
         for other, detail in (
             (in_memory(clean=np.nextafter(pairs.clean, np.float32(0.5))), "clean_sha256: "),
-            (in_memory(names=("A", "C")), re.escape("attacks: ['A', 'B'] there, ['A', 'C'] now")),
+            (in_memory(attacks=("A", "C")), re.escape("attacks: ['A', 'B'] there, ['A', 'C'] now")),
         ):
             with pytest.raises(ValueError, match=f"Received others: {detail}"):
                 run(other, tmp_path, resume=True, **PLAIN, **ONE_STEP)
@@ -492,7 +510,7 @@ class Told:
         self.accuracies, self.epoch, self.labels = accuracies, 0, process.arrays().labels
 
     def validation(self):
-        return Validation(process.arrays(), ("A", "B"), self)
+        return Validation(process.arrays(), self)
 
     def __call__(self, images):
         assert len(images) == len(self.labels)  # one batch
@@ -576,49 +594,31 @@ class TestPrecision:
 
 class TestParameters:
     @pytest.mark.parametrize(
-        ("arguments", "error", "message"),
+        ("arguments", "message"),
         [
-            ({"preset": "small"}, ValueError, "Expected preset to be one of ['paper', 'compact']. Received 'small'."),
-            ({"perceptual_weight": 1}, ValueError, "Expected changes among ['architecture', 'generator_options', "),
-            ({"schedule": [(1, 1, 1)]}, TypeError, "Expected schedule to be a LossSchedule."),
-            ({"features": "vgg"}, ValueError, "Expected features to be 'vgg19', 'classifier' or None."),
-            ({"precision": "float16"}, ValueError, "Expected precision to be one of ['float32', "),
-            ({"resume": 1}, ValueError, "Expected resume to be True or False. Received 1."),
-            ({"tensorboard": None}, ValueError, "Expected tensorboard to be True or False. Received None."),
-            ({"progress": "yes"}, ValueError, "Expected progress to be True or False. Received 'yes'."),
-            ({"steps_per_epoch": 0}, ValueError, "Expected steps_per_epoch to be an integer of at least 1. Received 0"),
-            ({"patience": 1.5}, ValueError, "Expected patience to be an integer of at least 1. Received 1.5."),
-            ({"patience": 1}, ValueError, "Expected validation pairs with patience. Received none."),
-            (
-                {"validation": True, "monitor": "loss"},
-                ValueError,
-                "Expected monitor to be one of ['val_clean_accuracy'",
-            ),
-            ({"seed": -1}, ValueError, "Expected seed to be an integer of at least 0. Received -1."),
-            ({"batch_size": 0}, ValueError, "Expected batch_size to be an integer of at least 1. Received 0."),
-            ({"crop": 32}, ValueError, "Expected crop to be one or two integers from 1 to (24, 24). Received 32."),
-            (
-                {"crop": 23, **PLAIN},
-                ValueError,
-                "in multiples of 2 pixels for compact. Received crop=23 of images 24x24",
-            ),
-            ({"crop": 22}, ValueError, "Expected at least 24x24 pixels for a PatchGAN. Received 22x22."),
-            ({"scale": (1.0, 0.5)}, ValueError, "Expected scale to be two finite numbers"),
-            ({"clean_share": 2}, ValueError, "Expected clean_share to be a number from 0 to 1. Received 2."),
-            ({"clip_norm": -1}, ValueError, "Expected clip_norm above 0 and below inf. Received -1."),
-            ({"architecture": "big"}, ValueError, "Expected a generator in ['compact', 'unet256']. Received 'big'."),
-            ({"discriminator": 0}, ValueError, "Expected filters to be a positive integer. Received 0."),
+            ({"preset": "small"}, "Expected preset to be one of ['paper', 'compact']. Received 'small'."),
+            ({"pixel_weight": 1}, "Expected changes among ['architecture', 'generator_options', "),
+            ({"precision": "float16"}, "Expected precision to be one of ['float32', "),
+            ({"resume": 1}, "Expected resume to be True or False. Received 1."),
+            ({"tensorboard": None}, "Expected tensorboard to be True or False. Received None."),
+            ({"verbose": "yes"}, "Expected verbose to be True or False. Received 'yes'."),
+            ({"steps_per_epoch": 0}, "Expected steps_per_epoch to be an integer of at least 1. Received 0"),
+            ({"patience": 1.5}, "Expected patience to be an integer of at least 1. Received 1.5."),
+            ({"patience": 1}, "Expected validation pairs with patience. Received none."),
+            ({"validation": validation(), "monitor": "loss"}, "Expected monitor to be one of ['val_clean_accuracy'"),
+            ({"seed": -1}, "Expected seed to be an integer of at least 0. Received -1."),
+            ({"crop": 32}, "Expected crop to be one or two integers from 1 to (24, 24). Received 32."),
+            ({"crop": 23, **PLAIN}, "multiples of 2 pixels for compact. Received crop=23 of images 24x24"),
+            ({"crop": 22}, "Expected at least 24x24 pixels for a PatchGAN. Received 22x22."),
+            ({"architecture": "big"}, "Expected a generator in ['compact', 'unet256']. Received 'big'."),
+            ({"discriminator": 0}, "Expected filters to be a positive integer. Received 0."),
         ],
     )
-    def test_errors_come_before_anything_is_written(self, store, tmp_path, arguments, error, message):
-        """And before there are pairs, where these are still to be made."""
-        if arguments.get("validation"):
-            arguments = {**arguments, "validation": validation()}
-        with pytest.raises(error, match=re.escape(message)):
-            run(store, tmp_path / "run", **arguments)
+    def test_errors_come_before_there_are_pairs(self, tmp_path, arguments, message):
+        """And before anything is written."""
         arguments = {"preset": PRESET, "perceptual": process.make_perceptual(), **arguments}
-        with pytest.raises(error, match=re.escape(message)):
-            check_arguments(process.SHAPE, tmp_path / "run", **arguments)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Training.of(**arguments).prepare(process.SHAPE, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_good_arguments_are_left_as_they_are(self, store, tmp_path):
@@ -626,9 +626,10 @@ class TestParameters:
         arguments = {
             "preset": PRESET, "perceptual": process.make_perceptual(), "optimizer": optimizer, "generator": generator,
             "precision": "mixed_bfloat16", "patience": 1, "monitor": "val_accuracy/B", "seed": 3,
-            "callbacks": [Raise(0)], "card": {"note": 1},
+            "callbacks": [Raise(0)],
         }  # fmt: skip
-        check_arguments(process.SHAPE, tmp_path / "run", validation=validation(), **arguments)
+        prepared = Training.of(validation=validation(), **arguments).prepare(process.SHAPE, tmp_path / "run")
+        assert prepared.generator is generator
         assert not (tmp_path / "run").exists()
         assert not optimizer.built
         assert {layer.compute_dtype for layer in generator.layers} == {"float32"}
@@ -638,10 +639,9 @@ class TestParameters:
         image = keras.Input((24, 24, 3))
         features = keras.layers.Conv2D(2, 3, name="features")(image)
         perceptual = PerceptualLoss(keras.Model(image, features, name="fixed"), ["features"])
-        message = r"Expected a perceptual loss that takes the crops, 20x22\. Received PerceptualLoss\('fixed'"
-        for check in (functools.partial(run, store), functools.partial(check_arguments, process.SHAPE, preset=PRESET)):
-            with pytest.raises(ValueError, match=message):
-                check(tmp_path / "run", perceptual=perceptual, crop=(20, 22), discriminator=None)
+        message = r"Expected a perceptual loss that takes 20x22 pixels\. Received PerceptualLoss\('fixed'"
+        with pytest.raises(ValueError, match=message):
+            run(store, tmp_path / "run", perceptual=perceptual, crop=(20, 22), discriminator=None)
         assert not (tmp_path / "run").exists()
         assert "perceptual" in run(store, None, perceptual=perceptual, discriminator=None, **ONE_STEP).history[0]
 
@@ -658,8 +658,6 @@ class TestParameters:
         monkeypatch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(ModuleNotFoundError, match=r"art-versatile\[tensorboard\]"):
             run(store, tmp_path / "run", tensorboard=True, **PLAIN)
-        with pytest.raises(ModuleNotFoundError, match=r"art-versatile\[tensorboard\]"):
-            check_arguments(process.SHAPE, tmp_path / "run", preset=PRESET, tensorboard=True, **PLAIN)
         assert not (tmp_path / "run").exists()
 
     def test_tensorboard(self, store, tmp_path):
@@ -667,35 +665,40 @@ class TestParameters:
         run(store, tmp_path / "run", tensorboard=True, **PLAIN)
         assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
-    def test_validation_is_of_the_right_attack(self):
-        pairs = process.arrays()
-        held = Validation(PairArrays(*pairs), ("A", "B", "not there"), brightness)
-        assert held.callback().measures[-2:] == ("val_accuracy/A", "val_accuracy/B")
-
     @pytest.mark.parametrize(
-        ("changes", "error", "message"),
+        ("arguments", "error", "message"),
         [
             ({"every": 0}, ValueError, "Expected every to be an integer of at least 1. Received 0."),
-            ({"clip_values": (1, 0)}, ValueError, "Expected clip_values to be two finite numbers"),
-            ({"clip_values": (-1.0, 0.5)}, ValueError, "Expected adversarial inside clip_values (-1.0, 0.5)."),
-            ({"names": ("A",)}, ValueError, "Expected attacks below 1, the number of names. Received 1."),
             (
-                {"labels": np.eye(4)[process.arrays().labels]},
+                {"pairs": process.arrays(labels=None)},
                 ValueError,
-                "Expected labels to be 16 integers. Received float64 (16, 4).",
+                "Expected held pairs with labels. Received pairs with",
             ),
-            ({"labels": np.zeros(3, int)}, ValueError, "Expected labels to be 16 integers. Received int64 (3,)."),
-            ({"attacks": np.full(16, -1)}, ValueError, "Expected attacks of at least 0. Received -1."),
-            ({"clean": process.arrays().clean[:5]}, ValueError, "Expected arrays of one shape."),
-            (
-                {"adversarial": np.zeros((16, *process.SHAPE), np.uint8)},
-                TypeError,
-                "Expected adversarial to be an array",
-            ),
+            ({"pairs": process.arrays}, ValueError, "Expected names of attacks with a function that makes held pairs."),
+            ({"pairs": [1]}, TypeError, "Expected held pairs in memory, or a function. Received list."),
         ],
     )
-    def test_validation_that_does_not_fit(self, changes, error, message):
-        arrays = {key: changes.pop(key) for key in process.arrays()._fields if key in changes}
-        given = {"pairs": process.arrays()._replace(**arrays), "names": ("A", "B"), "classify": brightness, **changes}
+    def test_validation_that_does_not_fit(self, arguments, error, message):
         with pytest.raises(error, match=re.escape(message)):
-            Validation(**given)
+            Validation(**{"pairs": process.arrays(), "classify": brightness, **arguments})
+
+    def test_held_pairs_that_are_made_when_the_run_begins(self, store):
+        calls = []
+        held = Validation(lambda: calls.append(1) or process.arrays(), brightness, attacks=("A", "B"))
+        prepared = Training.of(PRESET, validation=held, monitor="val_accuracy/B", verbose=False, **PLAIN, **ONE_STEP)
+        prepared = prepared.prepare(process.SHAPE)
+        assert not calls
+        assert set(held.measures) < set(prepared.run(store).history[0])
+        assert calls == [1]
+
+
+class TestPerceptualLoss:
+    """The one place where a preset's is made."""
+
+    def test_of_each_kind(self):
+        model = process.make_perceptual()._extractor
+        preset = dataclasses.replace(PRESET, features_options={"count": 1, "prediction_weight": 2.0})
+        assert "prediction_weight=2.0" in repr(perceptual_loss(preset, model, probabilities=True))
+        vgg = perceptual_loss(dataclasses.replace(PRESET, features="vgg19", features_options={"weights": None}))
+        assert "block5_conv1" in vgg.layers
+        assert perceptual_loss(dataclasses.replace(PRESET, features=None)) is None

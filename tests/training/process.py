@@ -14,11 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from art_versatile.pairs import ArrayPairs, PairArrays, PairStore
+from art_versatile.pairs import MemoryPairs, PairStore
 from art_versatile.pairs.store import encode_pair, write_json, write_shard
 from art_versatile.pix2pix import LossSchedule, PerceptualLoss, patchgan
-from art_versatile.pix2pix.presets import Preset
-from art_versatile.training import train
+from art_versatile.training import Preset, train
 
 SHAPE, COUNT = (24, 24, 3), 16
 
@@ -40,7 +39,7 @@ PRESET = Preset(
 STEPS = 4
 
 
-def arrays(count: int = COUNT, shape: tuple[int, int, int] = SHAPE) -> PairArrays:
+def arrays(count: int = COUNT, shape: tuple[int, int, int] = SHAPE, **changes) -> MemoryPairs:
     """Smooth pictures in [0, 1], the same under noise of one sign a pixel, labels 0 to 3, two attacks."""
     rng = np.random.default_rng(0)
     height, width, channels = shape
@@ -48,7 +47,11 @@ def arrays(count: int = COUNT, shape: tuple[int, int, int] = SHAPE) -> PairArray
     clean = coarse.repeat(4, 1).repeat(4, 2)[:, :height, :width].astype(np.float32)
     adversarial = clean + np.float32(0.1) * rng.choice(np.float32([-1, 1]), clean.shape)
     numbers = np.arange(count)
-    return PairArrays(adversarial, clean, numbers % 4, numbers % 2, numbers)
+    given = {
+        "adversarial": adversarial, "clean": clean, "labels": numbers % 4, "indices": numbers % 2,
+        "attacks": ("A", "B"), "images": numbers,
+    }  # fmt: skip
+    return MemoryPairs(**{**given, **changes})
 
 
 def make_store(path: Path, count: int = COUNT, shape: tuple[int, int, int] = SHAPE) -> PairStore:
@@ -57,7 +60,7 @@ def make_store(path: Path, count: int = COUNT, shape: tuple[int, int, int] = SHA
     (path / "shards").mkdir(parents=True)
     shards = []
     for attack in range(2):
-        rows = np.flatnonzero(pairs.attacks == attack)
+        rows = np.flatnonzero(pairs.indices == attack)
         records = [
             encode_pair(pairs.clean[i], pairs.adversarial[i], label=pairs.labels[i], attack=attack, image=i,
                         dtype="float32")
@@ -98,7 +101,7 @@ def run(pairs, out, **arguments):
         perceptual = make_perceptual()
     return train(
         pairs, out, **{"preset": PRESET, "perceptual": perceptual, "steps_per_epoch": STEPS, "seed": 5,
-                       "progress": False, **arguments},
+                       "verbose": False, **arguments},
     )  # fmt: skip
 
 
@@ -148,12 +151,6 @@ def run_under(strategy, pairs, out=None, *, adversarial=True, **arguments):
     return {**losses, **weights}
 
 
-def in_memory() -> ArrayPairs:
-    """:func:`arrays` for training."""
-    pairs = arrays()
-    return ArrayPairs(*pairs[:4], ("A", "B"))
-
-
 def main() -> None:
     """What the tests run in a process of its own."""
     parser = argparse.ArgumentParser()
@@ -171,17 +168,17 @@ def main() -> None:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         for adversarial in (True, False):
-            result = run_under(strategy, in_memory(), folder / f"mirrored {adversarial}", adversarial=adversarial)
+            result = run_under(strategy, arrays(), folder / f"mirrored {adversarial}", adversarial=adversarial)
             np.savez(folder / f"{adversarial}.npz", **result)
         # Noise, and half precision with its loss scaling: that they run.
-        run(in_memory(), None, perceptual=None, features=None, discriminator=None, strategy=strategy, batch_size=4)
-        half = run_under(strategy, in_memory(), precision="mixed_float16")
+        run(arrays(), None, perceptual=None, features=None, discriminator=None, strategy=strategy, batch_size=4)
+        half = run_under(strategy, arrays(), precision="mixed_float16")
         np.savez(folder / "half.npz", **half)
     else:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
         stop = StopAfter(arguments.stop_after, index)
-        result = run_under(strategy, in_memory(), folder / "run", resume=arguments.resume, callbacks=[stop])
+        result = run_under(strategy, arrays(), folder / "run", resume=arguments.resume, callbacks=[stop])
         np.savez(folder / f"worker {index}.npz", **result)
 
 

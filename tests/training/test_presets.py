@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from art_versatile.pix2pix import PAPER_SCHEDULE, PerceptualLoss, build_generator, patchgan
-from art_versatile.pix2pix.presets import PRESETS, Preset
+from art_versatile.training import PRESETS, Preset
 
 
 def test_the_paper():
@@ -84,6 +84,11 @@ def test_what_may_be(fields):
         ({"clip_norm": -1.0}, ValueError, "Expected clip_norm above 0 and below inf. Received -1.0."),
         ({"ema": 1}, ValueError, "Expected ema above 0 and below 1. Received 1."),
         ({"ema": "0.9"}, ValueError, "Expected ema above 0 and below 1. Received '0.9'."),
+        ({"batch_size": 0}, ValueError, "Expected batch_size to be an integer of at least 1. Received 0."),
+        ({"crop_step": 0}, ValueError, "Expected crop_step to be an integer of at least 1. Received 0."),
+        ({"flip": 1}, ValueError, "Expected flip to be True or False. Received 1."),
+        ({"scale": (1.0, 0.5)}, ValueError, "Expected scale to be two finite numbers"),
+        ({"clean_share": 2}, ValueError, "Expected clean_share to be a number from 0 to 1. Received 2."),
         ({"beta_1": 1.0}, ValueError, "Expected beta_1 from 0 on and below 1. Received 1.0."),
     ],
 )

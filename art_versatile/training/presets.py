@@ -1,19 +1,22 @@
-"""The two ways to train, every number in one place: the paper's, and a fast one."""
+"""The two ways to train, every number in one place: the paper's, and a fast one; and what is built from them."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from art_versatile._checks import check_choice, check_integer
+import keras
+
+from art_versatile import weights
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer, check_number
+from art_versatile.pairs.batches import check_scale
+from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, UNet256Generator, build_generator, patchgan
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
 
-if TYPE_CHECKING:
-    import keras
-
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["PRESETS", "Preset", "find_preset", "new_discriminator", "new_generator", "perceptual_loss"]
 
 DECAYS = ("constant", "cosine")
 
@@ -40,14 +43,15 @@ class Preset:
         most (momentum 1 - 10 / steps); None keeps none.
     :param batch_size: Pairs a step, over all replicas.
     :param crop: Height and width (or one number for both) of random crops; None takes whole images.
-    :param crop_step: Their places are multiples of so many pixels; see :meth:`art_versatile.pairs.PairStore.dataset`.
+    :param crop_step: Their places are multiples of so many pixels; moved by anything but a
+        multiple of the classifier's stride (32 for most), a perturbation loses most of its effect.
     :param flip: Mirror half of the pairs.
     :param scale: Range of the random factor on the perturbation, (low, high) with 0 <= low <= high.
     :param whole: Attacks whose perturbations are not scaled, where the pairs have them: the smallest perturbation that
         fools does so no more when it is made smaller.
     :param clean_share: Share of (clean, clean) pairs, 0 to 1.
-    :raises ValueError: If a number or a name is not as expected. What the networks and the pairs are made with is
-        checked when they are made.
+    :raises ValueError: If a number or a name is not as expected. What the networks are made with is checked when they
+        are made, a crop when the size of the pairs is known.
     """
 
     architecture: str
@@ -86,6 +90,11 @@ class Preset:
                 raise ValueError(f"Expected {name} above 0 and below {below}. Received {value!r}.")
         if not isinstance(self.beta_1, int | float) or not 0 <= self.beta_1 < 1:
             raise ValueError(f"Expected beta_1 from 0 on and below 1. Received {self.beta_1!r}.")
+        check_batch_size(self.batch_size)
+        check_integer("crop_step", self.crop_step)
+        check_bool("flip", self.flip)
+        check_scale(self.scale)
+        check_number("clean_share", self.clean_share, 0, 1)
 
 
 PRESETS: dict[str, Preset] = {
@@ -138,3 +147,78 @@ PRESETS: dict[str, Preset] = {
         clean_share=0.15,
     ),
 }
+
+
+def find_preset(preset: str | Preset, **changes: Any) -> Preset:
+    """
+    A preset, with some of its fields changed.
+
+    :param preset: "paper", "compact", or a :class:`Preset`.
+    :param changes: Fields.
+    :raises ValueError: If there is no such preset or field, or a value is not as expected.
+    """
+    if not isinstance(preset, Preset):
+        preset = PRESETS[check_choice("preset", preset, tuple(PRESETS))]
+    known = [field.name for field in dataclasses.fields(Preset)]
+    if unknown := sorted(set(changes) - set(known)):
+        raise ValueError(f"Expected changes among {known}. Received {unknown}.")
+    return dataclasses.replace(preset, **changes)
+
+
+def new_generator(preset: str | Preset = "compact", seed: int = 0) -> CompactGenerator | UNet256Generator:
+    """
+    The untrained generator of a preset.
+
+    A frozen encoder gets the weights that it has in the generator that ships: no further package is needed.
+
+    :param preset: "paper", "compact", or a :class:`Preset`.
+    :param seed: Of its initial weights and of its noise, unless the preset's options say otherwise.
+    """
+    preset = find_preset(preset)
+    options: dict[str, Any] = {"seed": seed, **preset.generator_options}
+    if preset.architecture != "compact" or options.get("encoder") is None or "encoder_weights" in options:
+        return build_generator(preset.architecture, **options)
+    generator = build_generator(preset.architecture, **options, encoder_weights=None)
+    shipped, _ = weights.load(preset.architecture)
+    known = {layer.name: layer for layer in shipped.get_layer("encoder").layers}
+    for layer in generator.get_layer("encoder").layers:
+        layer.set_weights(known[layer.name].get_weights())
+    return generator
+
+
+def new_discriminator(preset: str | Preset = "compact", seed: int = 0) -> keras.Model | None:
+    """
+    The discriminator of a preset: a new one, or the network that the preset holds; None where it has none.
+
+    :param preset: "paper", "compact", or a :class:`Preset`.
+    :param seed: Of the run; that of the discriminator's initial weights is the next one.
+    """
+    discriminator = find_preset(preset).discriminator
+    if discriminator is None or isinstance(discriminator, keras.Model):
+        return discriminator
+    return patchgan(discriminator, seed=seed + 1)
+
+
+def perceptual_loss(
+    preset: str | Preset = "compact", model: keras.Model | None = None, **options: Any
+) -> PerceptualLoss | None:
+    """
+    The perceptual loss of a preset; None where it has none.
+
+    :param preset: "paper", "compact", or a :class:`Preset`. VGG19's weights are downloaded, unless the preset's options
+        name a file.
+    :param model: The classifier, from pixels in [0, 1] to logits, where the preset's features are "classifier".
+    :param options: Further arguments of ``PerceptualLoss.of_classifier``: ``preprocess``, ``probabilities``.
+    :raises ValueError: If the preset takes a classifier's features and there is none.
+    """
+    preset = find_preset(preset)
+    if preset.features is None:
+        return None
+    if preset.features == "vgg19":
+        return PerceptualLoss.vgg19(**preset.features_options)
+    if model is None:
+        raise ValueError(
+            "Expected a perceptual loss, PerceptualLoss.of_classifier(model), or features=None to train without. "
+            "Received neither."
+        )
+    return PerceptualLoss.of_classifier(model, **options, **preset.features_options)

@@ -15,7 +15,7 @@ import pytest
 
 from art_versatile import VersatilePurifier
 
-SCRIPT = Path(__file__).parent / "training_process.py"
+SCRIPT = Path(__file__).parent / "process.py"
 _spec = importlib.util.spec_from_file_location("training_process", SCRIPT)
 process = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(process)
@@ -24,7 +24,7 @@ _spec.loader.exec_module(process)
 @pytest.fixture(scope="module")
 def one_device():
     """The same run on one device, with and without the discriminator."""
-    return {parts: process.run_under(None, process.in_memory(), adversarial=parts) for parts in (True, False)}
+    return {parts: process.run_under(None, process.arrays(), adversarial=parts) for parts in (True, False)}
 
 
 def assert_close(got, expected, error=1.0):
@@ -80,7 +80,7 @@ def test_two_devices(one_device, tmp_path):
     half = dict(np.load(tmp_path / "half.npz"))
     np.testing.assert_allclose(half["loss"], one_device[True]["loss"], rtol=0.1)
     # The checkpoint of two devices goes on on one.
-    again = process.run_under(None, process.in_memory(), tmp_path / "mirrored True", resume=True)
+    again = process.run_under(None, process.arrays(), tmp_path / "mirrored True", resume=True)
     got = dict(np.load(tmp_path / "True.npz"))
     assert again["loss"] == got["loss"].tolist()
     for name in again:
