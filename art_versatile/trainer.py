@@ -330,7 +330,7 @@ class VersatileTrainer(Trainer):
         if self.purifier.channels_first:
             pair = [np.transpose(images, (0, 2, 3, 1)) for images in pair]
         pair = [np.clip((images - low) / (high - low), 0, 1).astype(np.float32) for images in pair]
-        x_adv, clean = (mirrored_up(self.purifier.generator, images) for images in pair)
+        x_adv, clean = (mirrored_up(self.purifier.generator, images).numpy() for images in pair)
         numbers = np.repeat(np.arange(len(chosen)), [len(index) for index in chosen])
         return PairArrays(x_adv, clean, np.argmax(one_hot, axis=1)[rows], numbers, rows)
 

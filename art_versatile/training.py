@@ -378,7 +378,7 @@ def new_generator(preset: str | Preset = "compact", seed: int = 0) -> CompactGen
     if settings.architecture != "compact" or options.get("encoder") is None or "encoder_weights" in options:
         return build_generator(settings.architecture, **options)
     generator = build_generator(settings.architecture, **options, encoder_weights=None)
-    shipped, _ = weights.load(settings.architecture)
+    shipped, _ = weights.load_shipped(settings.architecture)
     known = {layer.name: layer for layer in shipped.get_layer("encoder").layers}
     for layer in generator.get_layer("encoder").layers:
         layer.set_weights(known[layer.name].get_weights())

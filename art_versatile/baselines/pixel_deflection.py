@@ -177,6 +177,7 @@ class PixelDeflection(ImageDefence):
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
 
+    gradient = "bpda"
     params = [  # noqa: RUF012
         "deflections",
         "window",
@@ -294,8 +295,8 @@ class PixelDeflection(ImageDefence):
             raise ValueError("Expected rcam below 1 somewhere in each map. Received a map of ones.")
         return maps
 
-    def _check_tensor(self, x: tf.Tensor) -> None:
-        super()._check_tensor(x)
+    def _check_type(self, x: tf.Tensor) -> None:
+        super()._check_type(x)
         if 1 in (x.shape[2:] if self.channels_first else x.shape[1:3]):
             raise ValueError(f"Expected images of at least 2 x 2 pixels. Received shape {x.shape}.")
 

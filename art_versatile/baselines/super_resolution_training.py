@@ -21,7 +21,7 @@ import tensorflow as tf
 import typer
 
 from art_versatile import weights
-from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer
+from art_versatile._checks import check_batch_size, check_choice, check_images, check_integer, check_positive
 from art_versatile._files import write_text_atomically
 from art_versatile.baselines._edsr import EDSR, NETWORKS, PRESETS, bicubic_resize, build_network
 from art_versatile.images import list_images, load_image
@@ -87,8 +87,7 @@ def train_super_resolution(
         raise ValueError(f"Expected steps to be a multiple of steps_per_epoch, {steps_per_epoch}. Received {steps}.")
     if learning_rate is None:
         learning_rate = LEARNING_RATES.get(network if isinstance(network, str) else "", 1e-3)
-    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < np.inf:
-        raise ValueError(f"Expected learning_rate to be a positive number. Received {learning_rate!r}.")
+    check_positive("learning_rate", learning_rate)
     if isinstance(network, str):
         network = build_network(network, seed=seed)
     if not isinstance(network, EDSR):
@@ -156,7 +155,7 @@ def train_super_resolution(
     if backup is not None:
         shutil.rmtree(Path(backup) / STATE)
         (Path(backup) / SETTINGS).unlink()
-    return weights.load(out, NETWORKS)[0], history
+    return weights.load(Path(out), NETWORKS)[0], history
 
 
 def super_resolution_psnr(

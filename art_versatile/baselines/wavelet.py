@@ -23,7 +23,7 @@ def check_wavelet(
     """
     Check the parameters of :func:`wavelet_denoise`, and that PyWavelets is there.
 
-    :param sigma: See there, also the others.
+    :param sigma: A number from 0 to 1, or None.
     :param rescale_sigma: True or False.
     :param mode: "soft" or "hard".
     :param method: "BayesShrink" or "VisuShrink".
@@ -121,7 +121,7 @@ class WaveletDenoising(ImageDefence):
     | Papers: "Deflecting Adversarial Attacks with Pixel Deflection", Prakash et al., arXiv 1801.08926 (sigma 0.04);
         "Image Super-Resolution as a Defense Against Adversarial Attacks", Mustafa et al., arXiv 1901.01677 (0.01).
 
-    :param sigma: See :func:`wavelet_denoise`, for pixels in [0, 1] whatever ``clip_values`` are.
+    :param sigma: Standard deviation of the noise, for pixels in [0, 1] whatever ``clip_values`` are; None estimates it.
     :param rescale_sigma: False for scikit-image's rule before 0.16, which both papers used; True for that since.
     :param mode: "soft" or "hard".
     :param method: "BayesShrink" or "VisuShrink".
@@ -135,6 +135,7 @@ class WaveletDenoising(ImageDefence):
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
 
+    gradient = "bpda"
     params = ["sigma", "rescale_sigma", "mode", "method", "levels", "clip", "clip_values", "channels_first"]  # noqa: RUF012
 
     def __init__(

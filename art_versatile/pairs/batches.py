@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_bool, check_integer
+from art_versatile._checks import check_batch_size, check_bool, check_integer, check_number
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -178,8 +178,7 @@ def _make_batches(
     window = _check_crop(crop, image_shape)
     crop_step = check_integer("crop_step", crop_step)
     low, high = _check_scale(scale)
-    if isinstance(clean_share, bool) or not isinstance(clean_share, int | float) or not 0 <= clean_share <= 1:
-        raise ValueError(f"Expected clean_share to be a number from 0 to 1. Received {clean_share!r}.")
+    check_number("clean_share", clean_share, 0, 1)
     for name, value in {"flip": flip, "repeat": repeat, "drop_remainder": drop_remainder}.items():
         check_bool(name, value)
     seed = check_integer("seed", seed, least=0)

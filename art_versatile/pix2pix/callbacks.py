@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from art_versatile._files import atomic_path
-from art_versatile.pix2pix.generators import mirrored_up
+from art_versatile.pix2pix.generators import purified
 
 __all__ = [
     "Checkpoint",
@@ -115,13 +115,8 @@ def purifying(generator: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
     :param generator: (N, H, W, 3) in [0, 1] -> the same shape; its weights may change between the calls.
     """
-    compiled = tf.function(lambda images: generator(images, training=False), reduce_retracing=True)
-
-    def purify(images: np.ndarray) -> np.ndarray:
-        height, width = images.shape[1:3]
-        return compiled(tf.constant(mirrored_up(generator, images))).numpy()[:, :height, :width]
-
-    return purify
+    compiled = tf.function(lambda images: purified(generator, images), reduce_retracing=True)
+    return lambda images: compiled(tf.constant(images)).numpy()
 
 
 class StopOnNaN(keras.callbacks.Callback):

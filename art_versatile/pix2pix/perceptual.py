@@ -64,8 +64,7 @@ class PerceptualLoss:
             raise ValueError(f"Expected layers of {model.name}. Received {unknown}; it has {known}.")
         if not self.layers and not prediction_weight:
             raise ValueError("Expected at least one layer, or a prediction_weight above 0. Received neither.")
-        if distance not in ("l1", "l2"):
-            raise ValueError(f"Expected distance to be 'l1' or 'l2'. Received {distance!r}.")
+        check_choice("distance", distance, ("l1", "l2"))
         check_choice("prediction", prediction, ("kl", "log"))
         if prediction_weight < 0 or min(self.layers.values(), default=0) < 0:
             raise ValueError(f"Expected weights of at least 0. Received {self.layers}, {prediction_weight}.")
@@ -249,7 +248,9 @@ class RandomPerceptualLoss:
     :raises ValueError: If there is none.
     """
 
-    def __init__(self, losses: Sequence[PerceptualLoss], always: Sequence[PerceptualLoss] = (), *, seed: int = 0) -> None:
+    def __init__(
+        self, losses: Sequence[PerceptualLoss], always: Sequence[PerceptualLoss] = (), *, seed: int = 0
+    ) -> None:
         self.losses, self.always = list(losses), list(always)
         if not self.losses:
             raise ValueError("Expected at least one perceptual loss. Received none.")
