@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import lazy_loader
+import lazy_loader as lazy
 
 from art_versatile._version import __version__ as __version__
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from art_versatile.training import train as train
 
 # Importing TensorFlow takes seconds; it waits until a name that needs it is used.
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "attacks.adaptive": ["adaptive_attacks"],

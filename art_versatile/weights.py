@@ -255,7 +255,7 @@ def _read_arrays(file: Path, entry: dict[str, Any], parameters: int) -> dict[str
     size, dtype = file.stat().st_size, entry["dtype"]
     if not parameters * _DTYPES[dtype] <= entry["bytes"] <= _LARGEST_FILE:
         raise ValueError(
-            f"Expected {parameters:,} {dtype} in at most {_LARGEST_FILE:,} bytes. Received {entry['bytes']:,} on the card."
+            f"Expected {parameters:,} {dtype} in at most {_LARGEST_FILE:,} bytes. Received {entry['bytes']:,} of them."
         )
     if size != entry["bytes"]:
         raise ValueError(f"Expected {file.name} of {entry['bytes']:,} bytes. Received {size:,}: the file is corrupted.")

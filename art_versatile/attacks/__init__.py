@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from art_versatile.attacks.adaptive import adaptive_attacks
     from art_versatile.attacks.compiled import (
         CompiledDeepFool,
         CompiledTensorFlowV2Classifier,
@@ -21,6 +22,7 @@ __all__ = [
     "CompiledDeepFool",
     "CompiledTensorFlowV2Classifier",
     "DifferenceLogitsRatio",
+    "adaptive_attacks",
     "attack_parameters",
     "compile_attack",
     "compile_classifier",
@@ -33,6 +35,7 @@ _HOME = {
     "CompiledDeepFool": "compiled",
     "CompiledTensorFlowV2Classifier": "compiled",
     "DifferenceLogitsRatio": "compiled",
+    "adaptive_attacks": "adaptive",
     "attack_parameters": "description",
     "compile_attack": "compiled",
     "compile_classifier": "compiled",

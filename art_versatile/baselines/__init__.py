@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import lazy_loader
+import lazy_loader as lazy
 
 if TYPE_CHECKING:
     from art_versatile.baselines.identity import Identity as Identity
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from art_versatile.baselines.wavelet import wavelet_denoise as wavelet_denoise
 
 # Importing TensorFlow and ART takes seconds; they wait until a name that needs them is used.
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "identity": ["Identity"],
