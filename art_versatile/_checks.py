@@ -181,7 +181,7 @@ def check_images(
     :param channels: Number of channels expected.
     :param name: What the message calls the array.
     :return: The array, unchanged.
-    :raises ValueError: If rank, channels, size or values are not as expected.
+    :raises ValueError: If rank, channels, size or values are others.
     :raises TypeError: If the values are not floats.
     """
     x = np.asarray(x)

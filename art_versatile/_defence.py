@@ -105,7 +105,7 @@ class ImageDefence(PreprocessorTensorFlowV2):
         """
         Set parameters by name.
 
-        :raises ValueError: If a name is unknown or a value not as expected; nothing is changed then.
+        :raises ValueError: If a name is unknown or a value out of its range; nothing is changed then.
         """
         unknown = sorted(set(kwargs) - set(self.params))
         if unknown:

@@ -45,7 +45,7 @@ class VersatilePurifier(ImageDefence):
         one image of 128x128, and takes bfloat16 where it is at least 1.2 times as fast.
     :param apply_fit: Purify when the classifier is fitted.
     :param apply_predict: Purify when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     """
 
     params = ["clip_values", "channels_first", "batch_size", "gradient", "stochastic", "precision"]  # noqa: RUF012
@@ -133,7 +133,7 @@ class VersatilePurifier(ImageDefence):
         """
         Set parameters by name.
 
-        :raises ValueError: If a name is unknown or a value not as expected; nothing is changed then.
+        :raises ValueError: If a name is unknown or a value out of its range; nothing is changed then.
         """
         super().set_params(**kwargs)
         self._compiled = None

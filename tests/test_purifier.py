@@ -79,7 +79,7 @@ def vjp(function, x, upstream):
 
 
 class TestValues:
-    @pytest.mark.parametrize("shape", [(32, 32), (37, 50), (8, 5), (3, 41), (1, 1)])
+    @pytest.mark.parametrize("shape", [(37, 50), (1, 1)])
     def test_any_size_is_reflected_purified_and_cropped(self, purifier, generator, shape):
         x = np.random.default_rng(2).uniform(size=(2, *shape, 3)).astype(np.float32)
         y, _ = purifier(x)
@@ -208,7 +208,7 @@ class TestGradients:
 class TestInArt:
     """The defended classifier against the definition: classifier(defence(x)), and a tape through both."""
 
-    @pytest.mark.parametrize("make", [small_generator, lambda: UNet256Generator(filters=4)], ids=["compact", "unet256"])
+    @pytest.mark.parametrize("make", [small_generator, lambda: UNet256Generator(filters=1)], ids=["compact", "unet256"])
     def test_tensorflow_classifier(self, images, make):
         generator, model = make(), keras_classifier()
         purifier = VersatilePurifier(generator)
@@ -400,7 +400,7 @@ CLIP = {"generator": small_generator(), "clip_values": (0, 255)}
 
 class TestPrecision:
     def test_bfloat16_is_near_and_leaves_the_generator_as_it_was(self):
-        x, shipped = demo_images(2, 64)[0], VersatilePurifier()
+        x, shipped = demo_images(1, 32)[0], VersatilePurifier()
         expected = shipped(x)[0]
         half = VersatilePurifier(shipped.generator, precision="bfloat16")
         difference = np.abs(half(x)[0] - expected)
@@ -411,12 +411,14 @@ class TestPrecision:
         np.testing.assert_array_equal(half(x)[0], expected)
 
     def test_its_gradient_is_near(self, generator, images):
+        images = images[:1, :8, :8]
         upstream = np.random.default_rng(3).normal(size=images.shape).astype(np.float32)
         exact = VersatilePurifier(generator).estimate_gradient(images, upstream)
         half = VersatilePurifier(generator, precision="bfloat16").estimate_gradient(images, upstream)
         assert np.corrcoef(exact.ravel(), half.ravel())[0, 1] > 0.99
 
     def test_auto_is_one_of_the_two(self, generator, images):
+        images = images[:1, :8, :8]
         flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "bf16"
         chosen = VersatilePurifier(generator, precision="auto")
         traced = tf.function(lambda x: chosen.forward(x)[0])(tf.constant(images))  # it is timed outside of the trace

@@ -168,7 +168,7 @@ def build_network(preset: str = "small", **config: Any) -> EDSR:
 
     :param preset: "small" or "edsr_baseline".
     :param config: Arguments of :class:`EDSR` that differ.
-    :raises ValueError: If the name is unknown or an argument not as expected.
+    :raises ValueError: If the name is unknown or an argument out of its range.
     """
     if preset not in PRESETS:
         raise ValueError(f"Expected a network in {sorted(PRESETS)}. Received {preset!r}.")

@@ -173,7 +173,7 @@ class PixelDeflection(ImageDefence):
         that does not know their number).
     :param apply_fit: Deflect when the classifier is fitted.
     :param apply_predict: Deflect when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
 
@@ -248,7 +248,7 @@ class PixelDeflection(ImageDefence):
         """
         Set parameters by name. Setting ``seed`` starts its draws again.
 
-        :raises ValueError: If a name is unknown or a value not as expected; nothing is changed then.
+        :raises ValueError: If a name is unknown or a value out of its range; nothing is changed then.
         """
         before = self._activation_map
         try:

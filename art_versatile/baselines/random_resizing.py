@@ -52,7 +52,7 @@ class RandomResizing(ImageDefence):
     :param batch_size: Images resized at once (all of them inside a ``tf.function`` that does not know their number).
     :param apply_fit: Resize when the classifier is fitted.
     :param apply_predict: Resize when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     """
 
     params = [  # noqa: RUF012
@@ -121,7 +121,7 @@ class RandomResizing(ImageDefence):
         """
         Set parameters by name. Setting ``seed`` starts its draws again.
 
-        :raises ValueError: If a name is unknown or a value not as expected; nothing is changed then.
+        :raises ValueError: If a name is unknown or a value out of its range; nothing is changed then.
         """
         super().set_params(**kwargs)
         if "seed" in kwargs:

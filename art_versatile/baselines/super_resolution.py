@@ -67,7 +67,7 @@ class SuperResolution(ImageDefence):
         is of another size for bicubic interpolation to it (arXiv 1802.00420).
     :param apply_fit: Defend when the classifier is fitted.
     :param apply_predict: Defend when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing and ``sigma`` is not 0.
     """
 

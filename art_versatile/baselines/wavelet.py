@@ -28,7 +28,7 @@ def check_wavelet(
     :param mode: "soft" or "hard".
     :param method: "BayesShrink" or "VisuShrink".
     :param levels: An integer of at least 1, or None.
-    :raises ValueError: If one is not as expected.
+    :raises ValueError: If one is none of these.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
     if sigma is not None:
@@ -72,7 +72,7 @@ def wavelet_denoise(
     :param levels: Levels of the decomposition; None takes three fewer than there can be, and at least one.
     :param clip: Clip the result to [0, 1].
     :return: The shape and dtype of ``images``.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
     from skimage.restoration import denoise_wavelet
@@ -131,7 +131,7 @@ class WaveletDenoising(ImageDefence):
     :param channels_first: Images are (N, 3, H, W) instead of (N, H, W, 3).
     :param apply_fit: Denoise when the classifier is fitted.
     :param apply_predict: Denoise when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
 

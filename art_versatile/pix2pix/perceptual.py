@@ -38,7 +38,7 @@ class PerceptualLoss:
         handful of hopeless images makes most of the gradient.
     :param preprocess: From pixels in [0, 1] to what the model takes; None where it takes pixels in [0, 1].
     :param probabilities: The model's output is probabilities, not logits.
-    :raises ValueError: If a layer, the distance or a weight is not as expected.
+    :raises ValueError: If a layer, the distance or a weight is none of these.
     """
 
     def __init__(

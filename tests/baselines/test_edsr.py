@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from art_versatile.baselines._edsr import EDSR, RGB_MEAN, Bicubic, PixelShuffle, bicubic_resize, build_network
+from art_versatile.baselines._edsr import EDSR, RGB_MEAN, Bicubic, bicubic_resize, build_network
 
 SMALL = {"blocks": 2, "features": 4}
 
@@ -51,28 +51,6 @@ class TestBicubic:
         large = Bicubic()(np.tile(row[None, None, :, None], (1, 6, 1, 3)))
         # Pixel 5 of the large row lies at 5.5 / 2 - 0.5 = 2.25, between pixels 2 and 3.
         assert float(large[0, 6, 5, 0]) == pytest.approx(float(weights @ row[1:5]), abs=1e-6)
-
-
-class TestPixelShuffle:
-    @pytest.mark.parametrize("factor", [2, 3])
-    def test_order(self, factor):
-        x = np.random.default_rng(0).random((2, 3, 4, 5 * factor**2)).astype(np.float32)
-        y = PixelShuffle(factor)(x).numpy()
-        np.testing.assert_array_equal(y, tf.nn.depth_to_space(x, factor))
-        for row in range(factor):
-            for column in range(factor):
-                first = (row * factor + column) * 5
-                np.testing.assert_array_equal(y[:, row::factor, column::factor], x[..., first : first + 5])
-
-    def test_weights_in_the_order_of_pytorch_need_a_permutation(self):
-        """``torch.nn.PixelShuffle`` is a reshape (C, f, f, H, W) -> (C, H, f, W, f)."""
-        x = np.random.default_rng(0).random((2, 3, 4, 12)).astype(np.float32)
-        torch = x.transpose(0, 3, 1, 2).reshape(2, 3, 2, 2, 3, 4).transpose(0, 1, 4, 2, 5, 3).reshape(2, 3, 6, 8)
-        order = [(c * 2 + row) * 2 + column for row in range(2) for column in range(2) for c in range(3)]
-        np.testing.assert_array_equal(PixelShuffle()(x[..., order]), torch.transpose(0, 2, 3, 1))
-
-    def test_static_shape(self):
-        assert PixelShuffle()(keras.Input((None, 5, 12))).shape == (None, None, 10, 3)
 
 
 class TestEDSR:

