@@ -607,7 +607,7 @@ class TestParameters:
             ({"clean_share": 2}, ValueError, "Expected clean_share to be a number from 0 to 1. Received 2."),
             ({"clip_norm": -1}, ValueError, "Expected clip_norm above 0 and below inf. Received -1."),
             ({"architecture": "big"}, ValueError, "Expected a generator in ['compact', 'unet256']. Received 'big'."),
-            ({"discriminator": 0}, ValueError, "Expected filters to be a positive integer. Received 0."),
+            ({"discriminator": 0}, ValueError, "Expected filters to be an integer of at least 1. Received 0."),
         ],
     )
     def test_errors_come_before_anything_is_written(self, store, tmp_path, arguments, error, message):

@@ -138,8 +138,8 @@ class TestEDSR:
     @pytest.mark.parametrize(
         ("config", "message"),
         [
-            ({"blocks": 0}, "Expected blocks to be an integer of at least 1. Received 0"),
-            ({"features": 2.0}, "Expected features to be an integer of at least 1. Received 2.0"),
+            ({"blocks": 0}, "Expected blocks to be an integer from 1 to 64. Received 0"),
+            ({"features": 2.0}, "Expected features to be an integer from 1 to 1024. Received 2.0"),
             ({"residual_scale": 0}, "Expected residual_scale to be a positive finite number. Received 0"),
             ({"pixel_range": float("nan")}, "Expected pixel_range to be a positive finite number. Received nan"),
             ({"upsampler": "bilinear"}, r"Expected upsampler to be one of \['pixelshuffle', .* Received 'bilinear'"),
