@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from art_versatile import classifiers
 from art_versatile.classifiers import (
-    CLASSIFIERS,
     class_names,
     inception_v3,
     load_classifier,
@@ -131,18 +130,11 @@ class TestWrap:
 
 
 class TestLoadClassifier:
-    def test_names(self):
-        assert set(CLASSIFIERS) == {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "inception_v3"}
-
     @pytest.mark.parametrize("variant", [0, 1, 2])
     def test_arguments(self, variant):
         classifier = load_classifier(f"efficientnet_lite{variant}", 64, weights=None)
         assert classifier.input_shape == (64, 64, 3)
         assert classifier.model.name == f"efficientnet_lite{variant}"
-
-    def test_the_default_size(self, monkeypatch):
-        monkeypatch.setitem(CLASSIFIERS, "inception_v3", lambda size, **kwargs: (size, kwargs))
-        assert load_classifier("inception_v3", weights=None) == (256, {"weights": None})
 
     def test_unknown_names(self):
         with pytest.raises(

@@ -239,9 +239,6 @@ class TestInArt:
             defended.class_gradient(images, label=2)[:, 0], by_class, atol=1e-4 * np.abs(by_class).max()
         )
 
-    def test_float64_probe_of_apgd(self, purifier):
-        assert art_classifier([purifier]).predict(np.ones((1, 32, 32, 3))).shape == (1, 4)
-
     def test_keras_classifier(self, purifier, images):
         model = keras_classifier()
         model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
@@ -291,9 +288,6 @@ class TestInArt:
         np.testing.assert_allclose(
             defended.loss_gradient(x, labels), expected, atol=1e-5 * np.abs(expected).max() + 1e-9
         )
-
-    def test_not_applied_at_fit_by_default(self, purifier):
-        assert (purifier.is_fitted, purifier.apply_fit, purifier.apply_predict) == (True, False, True)
 
 
 class TestParameters:
@@ -443,10 +437,6 @@ class TestSaved:
         card = VersatilePurifier.from_pretrained(tmp_path / "b").card
         assert (card["training"], card["note"]) == ({"steps": 7}, "again")
 
-    def test_unknown_name(self):
-        with pytest.raises(FileNotFoundError, match=r"Expected one of \['compact'.*Received 'nothing'"):
-            VersatilePurifier.from_pretrained("nothing")
-
 
 class TestShipped:
     """What a user gets without any argument."""
@@ -457,12 +447,6 @@ class TestShipped:
         untrained = build_generator("compact", **purifier.generator.get_config())
         pairs = zip(untrained.get_weights(), purifier.generator.get_weights(), strict=True)
         assert max(np.abs(start - shipped).max() for start, shipped in pairs) > 1e-2
-
-    def test_model_card_states_what_is_needed(self):
-        card = VersatilePurifier().card
-        assert {"data", "attacks", "schedule", "steps"} <= set(card["training"])
-        for figure in card["evaluation"]["figures"]:
-            assert {"attack", "n", "no_defence", "purified", "threat_model"} <= set(figure)
 
 
 def test_the_fingerprint_is_of_the_weights():

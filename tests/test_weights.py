@@ -167,10 +167,6 @@ class TestRoundTrip:
 
 
 class TestSaveErrors:
-    def test_dtype(self, generator, tmp_path):
-        with pytest.raises(ValueError, match=r"Expected dtype to be one of \['float32', 'float16'\]\. Received 'int8'"):
-            weights.save(generator, tmp_path, dtype="int8")
-
     def test_another_model(self, tmp_path):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="other")
         with pytest.raises(ValueError, match=r"Expected a generator made by build_generator .* Received 'other'"):

@@ -7,12 +7,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
 from scipy.ndimage import gaussian_filter
 
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.generators import (
-    GENERATORS,
     CompactGenerator,
     UNet256Generator,
     build_generator,
@@ -131,6 +129,7 @@ class TestBoth:
             assert np.abs(gradient).max() > 0, variable.path
 
     def test_in_a_graph(self, made):
+        """TensorFlow fuses layers there."""
         generator, x = made
         np.testing.assert_allclose(tf.function(generator)(tf.constant(x)), generator(x), atol=1e-5)
 
@@ -153,25 +152,6 @@ class TestUNet256:
         generator = UNet256Generator()
         assert generator.count_params() == published + 64 + 512
         assert sum(int(np.prod(v.shape)) for v in generator.trainable_variables) == published + 64 + 512
-
-    def test_layers(self):
-        generator = UNet256Generator(filters=4)
-        chain = [layer for layer in generator.layers if isinstance(layer, layers.Conv2D | layers.Conv2DTranspose)]
-        table = [(type(c).__name__, c.filters, c.input.shape[-1], c.kernel_size, c.strides) for c in chain]
-        k, s = (4, 4), (2, 2)
-        down = [
-            ("Conv2D", n, i, k, s) for i, n in zip((3, 4, 8, 16, 32, 32, 32, 32), (4, 8, 16, *[32] * 5), strict=True)
-        ]
-        up = zip((32, 64, 64, 64, 64, 32, 16, 8), (32, 32, 32, 32, 16, 8, 4, 3), strict=True)
-        assert table == down + [("Conv2DTranspose", n, i, k, s) for i, n in up]
-        assert sum(isinstance(layer, layers.GroupNormalization) for layer in generator.layers) == 6 + 7
-        dropouts = [layer for layer in generator.layers if isinstance(layer, layers.Dropout)]
-        assert [(d.rate, d.output.shape[-1]) for d in dropouts] == [(0.5, 32)] * 3
-        assert all(
-            layer.groups == layer.input.shape[-1]
-            for layer in generator.layers
-            if hasattr(layer, "groups") and isinstance(layer, layers.GroupNormalization)
-        )
 
     def test_against_an_independent_computation(self):
         """The same network written out in plain operations, from the same weights."""
@@ -298,9 +278,6 @@ class TestCompact:
         read.set_weights(other.get_weights())
         np.testing.assert_array_equal(read(x), other(x))
 
-    def test_the_default_is_small(self):
-        assert 2e6 < CompactGenerator().count_params() < 5e6
-
     @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 48), (64, 32), (80, 112)])
     def test_fully_convolutional(self, height, width):
         generator = trained(CompactGenerator(widths=(8, 8, 8)))
@@ -393,10 +370,6 @@ class TestCompact:
         np.testing.assert_array_equal(same(x[:, :40, :40]) - x[:, :40, :40], noise[:, :40, :40])
         other = CompactGenerator(widths=(8,), blocks=(1,), sigmas=(0.0,), noise=0.05, seed=4)
         assert np.abs(other(x) - x - noise).max() > 0.05
-
-    def test_without_noise_training_changes_nothing(self):
-        generator = trained(CompactGenerator(**SMALL))
-        np.testing.assert_array_equal(generator(images(), training=True), generator(images()))
 
     def test_answers_are_cut_at_0_and_1(self):
         y = trained(CompactGenerator(**SMALL), 0.5)(images()).numpy()
@@ -498,13 +471,6 @@ class TestCompact:
 
 
 class TestBuildGenerator:
-    def test_names(self):
-        assert set(GENERATORS) == {"compact", "unet256"}
-        assert isinstance(build_generator(**SMALL), CompactGenerator)
-        assert isinstance(build_generator("unet256", filters=1), UNet256Generator)
-        for name, kind in GENERATORS.items():
-            assert kind.architecture == name
-
     def test_an_unknown_name(self):
         with pytest.raises(ValueError, match=r"Expected a generator in \['compact', 'unet256'\]\. Received 'resnet'\."):
             build_generator("resnet")

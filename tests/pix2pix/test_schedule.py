@@ -65,11 +65,6 @@ def test_scaled_to_few_epochs_every_stage_keeps_one_where_there_are_enough(lengt
         assert len(scaled.stages) == len(lengths)
 
 
-def test_scaled_leaves_the_schedule_as_it_is():
-    PAPER_SCHEDULE.scaled_to(3)
-    assert PAPER_SCHEDULE.epochs == 100
-
-
 @pytest.mark.parametrize("epochs", [0, 1.0, True, None])
 def test_numbers_of_epochs(epochs):
     expected = re.escape(f"Expected epochs to be an integer of at least 1. Received {epochs!r}.")
