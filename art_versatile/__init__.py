@@ -1,42 +1,37 @@
 """One purifier against many adversarial attacks, for the Adversarial Robustness Toolbox."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader as lazy
 
-from art_versatile._version import __version__
+from art_versatile._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from art_versatile.attacks.suite import paper_attacks
-    from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
-    from art_versatile.purifier import VersatilePurifier
-    from art_versatile.trainer import VersatileTrainer
+    from art_versatile.attacks.adaptive import adaptive_attacks as adaptive_attacks
+    from art_versatile.attacks.compiled import compile_attack as compile_attack
+    from art_versatile.attacks.compiled import compile_classifier as compile_classifier
+    from art_versatile.attacks.suite import paper_attacks as paper_attacks
+    from art_versatile.experiments.robustness import evaluate as evaluate
+    from art_versatile.pairs.generate import generate_pairs as generate_pairs
+    from art_versatile.pix2pix.schedule import PAPER_SCHEDULE as PAPER_SCHEDULE
+    from art_versatile.pix2pix.schedule import LossSchedule as LossSchedule
+    from art_versatile.purifier import VersatilePurifier as VersatilePurifier
+    from art_versatile.trainer import VersatileTrainer as VersatileTrainer
+    from art_versatile.training import train as train
 
-__all__ = [
-    "PAPER_SCHEDULE",
-    "LossSchedule",
-    "VersatilePurifier",
-    "VersatileTrainer",
-    "__version__",
-    "paper_attacks",
-]
-
-_HOME = {
-    "PAPER_SCHEDULE": "art_versatile.pix2pix.schedule",
-    "LossSchedule": "art_versatile.pix2pix.schedule",
-    "VersatilePurifier": "art_versatile.purifier",
-    "VersatileTrainer": "art_versatile.trainer",
-    "paper_attacks": "art_versatile.attacks.suite",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Importing TensorFlow takes seconds; it waits until a name that needs it is used.
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# Importing TensorFlow takes seconds; it waits until a name that needs it is used.
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "attacks.adaptive": ["adaptive_attacks"],
+        "attacks.compiled": ["compile_attack", "compile_classifier"],
+        "attacks.suite": ["paper_attacks"],
+        "experiments.robustness": ["evaluate"],
+        "pairs.generate": ["generate_pairs"],
+        "pix2pix.schedule": ["PAPER_SCHEDULE", "LossSchedule"],
+        "purifier": ["VersatilePurifier"],
+        "trainer": ["VersatileTrainer"],
+        "training": ["train"],
+    },
+)
+__all__ += ["__version__"]

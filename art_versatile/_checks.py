@@ -15,6 +15,9 @@ __all__ = [
     "check_images",
     "check_integer",
     "check_number",
+    "check_output_size",
+    "check_pair",
+    "check_positive",
 ]
 
 
@@ -47,19 +50,52 @@ def check_batch_size(batch_size: Any) -> int:
     return check_integer("batch_size", batch_size)
 
 
-def check_integer(name: str, value: Any, least: int = 1) -> int:
+def check_integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """
     Check an integer.
 
     :param name: Its name, for the message.
     :param value: An integer of at least ``least``, of Python or NumPy.
     :param least: The smallest one allowed.
+    :param most: The largest one allowed, or None.
     :return: It.
     :raises ValueError: If it is anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"Expected {name} to be an integer of at least {least}. Received {value!r}.")
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integer or value < least or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"Expected {name} to be an integer {allowed}. Received {value!r}.")
     return int(value)
+
+
+def check_pair(name: str, value: Any) -> tuple[int, int]:
+    """
+    Check two integers of at least 1.
+
+    :param name: Their name, for the message.
+    :param value: A list or tuple of them.
+    :return: They.
+    :raises ValueError: If it is anything else.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"Expected {name} to be two integers. Received {value!r}.")
+    first, second = (check_integer(name, number) for number in value)
+    return first, second
+
+
+def check_output_size(value: Any) -> Any:
+    """
+    Check what a defence that enlarges images gives in the end.
+
+    :param value: None, "input", an integer of at least 1, or two of them (height, width).
+    :return: It.
+    :raises ValueError: If it is anything else.
+    """
+    if isinstance(value, str):
+        return check_choice("output_size", value, ("input",))
+    if isinstance(value, list | tuple):
+        return check_pair("output_size", value)
+    return None if value is None else check_integer("output_size", value)
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> float:
@@ -73,10 +109,29 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     :return: It.
     :raises ValueError: If it is anything else.
     """
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
+    if not _is_number(value) or not low <= value <= high:
         raise ValueError(f"Expected {name} to be a number from {low:g} to {high:g}. Received {value!r}.")
     return float(value)
+
+
+def check_positive(name: str, value: Any, most: float = np.inf) -> float:
+    """
+    Check a positive, finite number.
+
+    :param name: Its name, for the message.
+    :param value: A number above 0 and at most ``most``, of Python or NumPy.
+    :param most: The largest one allowed.
+    :return: It.
+    :raises ValueError: If it is anything else.
+    """
+    if not _is_number(value) or not 0 < value <= most or not np.isfinite(value):
+        limit = "" if np.isinf(most) else f" of at most {most:g}"
+        raise ValueError(f"Expected {name} to be a positive finite number{limit}. Received {value!r}.")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def check_bool(name: str, value: Any) -> bool:
@@ -126,7 +181,7 @@ def check_images(
     :param channels: Number of channels expected.
     :param name: What the message calls the array.
     :return: The array, unchanged.
-    :raises ValueError: If rank, channels, size or values are not as expected.
+    :raises ValueError: If rank, channels, size or values are others.
     :raises TypeError: If the values are not floats.
     """
     x = np.asarray(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,14 @@ class ImageDefence(PreprocessorTensorFlowV2):
     An ART preprocessor of images: a subclass implements :meth:`_defend`.
 
     It lists its parameters in ``params``, each an attribute of that name, among them ``clip_values`` and
-    ``channels_first``, and extends :meth:`_check_params`.
+    ``channels_first``, and extends :meth:`_check_params`. Its attribute ``gradient`` says how it answers on the way
+    back: "exact" differentiates what it computes, a step without a gradient taken for the identity; "bpda" takes the
+    whole defence for the identity, or for what it says it takes in its place (backward pass differentiable
+    approximation, arXiv 1802.00420).
+
+    Shape and dtype are checked at every call. The pixels' values are looked at where they come as a NumPy array, and
+    in the first batch of tensors outside ``tf.function``: what ART's classifiers hand over. To look at each would copy
+    it to the host in every step of an attack.
 
     :param apply_fit: Apply the defence when the classifier is fitted.
     :param apply_predict: Apply it when the classifier predicts, and in its gradients.
@@ -29,6 +37,8 @@ class ImageDefence(PreprocessorTensorFlowV2):
 
     clip_values: tuple[float, float]
     channels_first: bool
+    gradient = "exact"
+    _values_seen = False
 
     def __init__(self, *, apply_fit: bool, apply_predict: bool) -> None:
         super().__init__(is_fitted=True, apply_fit=apply_fit, apply_predict=apply_predict)
@@ -44,11 +54,14 @@ class ImageDefence(PreprocessorTensorFlowV2):
         :param x: Floats in ``clip_values``, (N, H, W, 3) or with ``channels_first`` (N, 3, H, W), any H and W.
         :param y: Passed through.
         :return: The defended images, of the same dtype, layout and range, and ``y``.
-        :raises ValueError: If the shape is another, or (outside ``tf.function``) a value is NaN or out of range.
+        :raises ValueError: If the shape is another, or a value of the first batch (outside ``tf.function``) is NaN or
+            out of range.
         :raises TypeError: If the dtype is not floating.
         """
         x = tf.convert_to_tensor(x)
-        self._check_tensor(x)
+        self._check_type(x)
+        if not self._values_seen and hasattr(x, "numpy"):
+            self._check_values(x.numpy())
         images = tf.cast(x, tf.float32)
         if self.channels_first:
             images = tf.transpose(images, (0, 2, 3, 1))
@@ -59,13 +72,15 @@ class ImageDefence(PreprocessorTensorFlowV2):
 
     def __call__(self, x: np.ndarray, y: Any = None) -> tuple[np.ndarray, Any]:
         """
-        Defend an array; see :meth:`forward`.
+        Defend an array.
 
-        :param x: Floats in ``clip_values``.
+        :param x: Floats in ``clip_values``, (N, H, W, 3) or with ``channels_first`` (N, 3, H, W), any H and W.
         :param y: Passed through, whatever it is.
+        :return: The defended images, of the same dtype, layout and range, and ``y``.
+        :raises ValueError: If the shape is another, or a value is NaN or out of range.
+        :raises TypeError: If the dtype is not floating.
         """
-        x = check_images(x, self.clip_values, channels_first=self.channels_first)
-        return self.forward(x)[0].numpy(), y
+        return self.forward(self._check_values(x))[0].numpy(), y
 
     def estimate_gradient(self, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
         """
@@ -90,11 +105,12 @@ class ImageDefence(PreprocessorTensorFlowV2):
         """
         Set parameters by name.
 
-        :raises ValueError: If a name is unknown or a value not as expected; nothing is changed then.
+        :raises ValueError: If a name is unknown or a value out of its range; nothing is changed then.
         """
         unknown = sorted(set(kwargs) - set(self.params))
         if unknown:
             raise ValueError(f"Expected parameters among {self.params}. Received {unknown}.")
+        self._values_seen = False
         before = {key: getattr(self, key) for key in kwargs}
         try:
             super().set_params(**kwargs)
@@ -109,16 +125,29 @@ class ImageDefence(PreprocessorTensorFlowV2):
         check_bool("apply_fit", self.apply_fit)
         check_bool("apply_predict", self.apply_predict)
 
-    def _check_tensor(self, x: tf.Tensor) -> None:
-        if hasattr(x, "numpy"):
-            check_images(x.numpy(), self.clip_values, channels_first=self.channels_first)
-            return
-        # Inside tf.function only the type is known, not the values.
+    def _check_values(self, x: Any) -> np.ndarray:
+        x = check_images(x, self.clip_values, channels_first=self.channels_first)
+        low, high = self.clip_values
+        if high - low >= 100 and 0 <= x.min() < x.max() <= 1:
+            warnings.warn(
+                f"Expected x inside clip_values {self.clip_values}. Received values from {x.min():.6g} to "
+                f"{x.max():.6g}, which are nearly black there: pixels in [0, 1] need clip_values=(0, 1).",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._values_seen = True
+        return x
+
+    def _check_type(self, x: tf.Tensor) -> None:
         layout = "(N, 3, H, W)" if self.channels_first else "(N, H, W, 3)"
         if not x.dtype.is_floating:
             raise TypeError(f"Expected x to be an array of floats, {layout}. Received dtype {x.dtype.name}.")
-        if x.shape.rank != 4 or x.shape[1 if self.channels_first else 3] not in (3, None):
+        if x.shape.rank != 4:
             raise ValueError(f"Expected x to be a batch of images {layout}. Received shape {x.shape}.")
+        if x.shape[1 if self.channels_first else 3] not in (3, None):
+            raise ValueError(f"Expected x to have 3 channels, {layout}. Received shape {x.shape}.")
+        if 0 in x.shape:
+            raise ValueError(f"Expected x to hold at least one image and one pixel. Received shape {x.shape}.")
 
     def _described(self) -> list[str]:
         """The arguments that the representation shows."""

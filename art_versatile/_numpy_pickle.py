@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickle
 from pathlib import Path
@@ -10,28 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from art_versatile._torch_file import BROKEN
+
 __all__ = ["read_arrays"]
 
-_RECONSTRUCT = importlib.import_module(
-    "numpy._core.multiarray" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core.multiarray"
-)._reconstruct
+_KIND = "numpy.ndarray"
+
+
+def _empty(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """An array as NumPy's pickles begin: without content, which comes with its size in the file's own bytes."""
+    if kind != _KIND or shape != (0,):
+        raise pickle.UnpicklingError(f"Expected arrays alone. Received a file that makes {kind} of shape {shape}.")
+    return np.empty(0, np.int8)
+
+
 _ADMITTED = {
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): _KIND,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy.core.multiarray", "_reconstruct"): _empty,
+    ("numpy._core.multiarray", "_reconstruct"): _empty,
 }
-_BROKEN = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -62,5 +59,5 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
     try:
         return flat(_Unpickler(io.BytesIO(Path(path).read_bytes())).load(), "")
-    except _BROKEN as err:
+    except BROKEN as err:
         raise ValueError(f"Expected a pickle of dictionaries of arrays. Received {path}: {err}") from err

@@ -16,11 +16,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["read_state_dict"]
+__all__ = ["BROKEN", "read_state_dict"]
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-# What reading a broken or a crafted file raises.
-_BROKEN = (
+BROKEN = (
     pickle.UnpicklingError,
     struct.error,
     AttributeError,
@@ -32,6 +31,8 @@ _BROKEN = (
     TypeError,
     ValueError,
 )
+"""What reading a broken or a crafted pickle raises."""
+
 _STORAGE_DTYPES = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
@@ -129,5 +130,5 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"storage {key} is cut short")
                 storage.data = np.frombuffer(block, storage.dtype)
             return {str(name): view.numpy() for name, view in state.items() if isinstance(view, _View)}
-        except _BROKEN as err:
+        except BROKEN as err:
             raise ValueError(f"Expected a state dict saved by PyTorch before 1.6. Received {path}: {err}") from err

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from art_versatile._checks import check_integer
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 
 if TYPE_CHECKING:
@@ -42,13 +41,12 @@ def wrap(model: keras.Model, image_size: int, nb_classes: int = 1000) -> TensorF
     import tensorflow as tf
     from art.estimators.classification import TensorFlowV2Classifier
 
-    if not isinstance(image_size, int | np.integer) or image_size < 32:
-        raise ValueError(f"Expected image_size to be an integer of at least 32. Received {image_size!r}.")
+    image_size = check_integer("image_size", image_size, 32)
     model.trainable = False
     return TensorFlowV2Classifier(
         model=model,
         nb_classes=nb_classes,
-        input_shape=(int(image_size), int(image_size), 3),
+        input_shape=(image_size, image_size, 3),
         loss_object=tf.keras.losses.CategoricalCrossentropy(from_logits=True),
         clip_values=(0.0, 1.0),
     )
@@ -80,8 +78,7 @@ def inception_v3(image_size: int = 299, *, weights: str | Path | None = "imagene
     """
     import keras
 
-    if not isinstance(image_size, int | np.integer) or image_size < 75:
-        raise ValueError(f"Expected image_size to be an integer of at least 75. Received {image_size!r}.")
+    image_size = check_integer("image_size", image_size, 75)
     if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
         raise FileNotFoundError(f"Expected weights to be 'imagenet', None or a file. Received {str(weights)!r}.")
     image = keras.Input((None, None, 3), name="image")
@@ -97,7 +94,7 @@ def inception_v3(image_size: int = 299, *, weights: str | Path | None = "imagene
             network.load_weights(str(weights))
         except (ValueError, OSError, KeyError) as err:
             raise ValueError(f"Expected the weights of Inception-v3. Received {weights}: {err}") from err
-    return wrap(network, int(image_size))
+    return wrap(network, image_size)
 
 
 CLASSIFIERS = {

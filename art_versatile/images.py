@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from art_versatile._checks import check_images
+from art_versatile._checks import check_images, check_integer
 from art_versatile._files import atomic_path
 
 __all__ = [
@@ -56,8 +56,8 @@ def load_image(path: str | Path, size: int | None = None) -> np.ndarray:
     :return: (H, W, 3) float32 in [0, 1].
     :raises ValueError: If the file is not a readable image, or the size is not a positive integer.
     """
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1):
-        raise ValueError(f"Expected size to be a positive integer or None. Received {size!r}.")
+    if size is not None:
+        size = check_integer("size", size)
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
@@ -210,8 +210,6 @@ def demo_images(count: int = 20, size: int = 256) -> tuple[np.ndarray, np.ndarra
             "an environment without it."
         )
     files = sorted((Path(spec.submodule_search_locations[0]) / "data").glob("imagenet_*.jpg"))
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(files):
-        raise ValueError(f"Expected 1 to {len(files)} images. Received {count!r}.")
-    files = files[:count]
+    files = files[: check_integer("count", count, most=len(files))]
     labels = [int(re.fullmatch(r"imagenet_\d+_(\d+)", file.stem).group(1)) for file in files]  # type: ignore[union-attr]
     return load_images(files, size), np.array(labels), [file.name for file in files]

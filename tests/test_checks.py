@@ -5,7 +5,18 @@ import re
 import numpy as np
 import pytest
 
-from art_versatile._checks import check_batch_size, check_bool, check_choice, check_clip_values, check_images
+from art_versatile._checks import (
+    check_batch_size,
+    check_bool,
+    check_choice,
+    check_clip_values,
+    check_images,
+    check_integer,
+    check_number,
+    check_output_size,
+    check_pair,
+    check_positive,
+)
 
 
 def image(shape=(2, 4, 5, 3), value=0.5, dtype=np.float32):
@@ -30,40 +41,52 @@ class TestClipValues:
             check_clip_values(value)
 
 
-class TestBatchSize:
-    @pytest.mark.parametrize("value", [1, 7, np.int64(16)])
-    def test_an_integer_of_at_least_one(self, value):
-        assert check_batch_size(value) == value
-        assert type(check_batch_size(value)) is int
-
-    @pytest.mark.parametrize("value", [0, -1, 1.0, True, "4", None])
-    def test_anything_else_is_refused(self, value):
-        with pytest.raises(
-            ValueError, match=re.escape(f"Expected batch_size to be an integer of at least 1. Received {value!r}.")
-        ):
-            check_batch_size(value)
-
-
-class TestBool:
-    @pytest.mark.parametrize("value", [True, False, np.True_])
-    def test_a_flag(self, value):
-        assert check_bool("flag", value) is bool(value)
-
-    @pytest.mark.parametrize("value", [0, 1, "True", None])
-    def test_anything_else_is_refused(self, value):
-        with pytest.raises(ValueError, match=re.escape(f"Expected flag to be True or False. Received {value!r}.")):
-            check_bool("flag", value)
+@pytest.mark.parametrize(
+    ("check", "value", "answer"),
+    [
+        (check_batch_size, np.int64(16), 16),
+        (lambda v: check_integer("n", v, 0, 7), 7, 7),
+        (lambda v: check_number("n", v, 0, 1), np.float32(0.5), 0.5),
+        (lambda v: check_number("n", v, 0, 1), 1, 1.0),
+        (lambda v: check_positive("n", v), 1e300, 1e300),
+        (lambda v: check_positive("n", v, 1), 1, 1.0),
+        (lambda v: check_pair("n", v), [1, np.int64(2)], (1, 2)),
+        (check_output_size, None, None),
+        (check_output_size, "input", "input"),
+        (check_output_size, 3, 3),
+        (check_output_size, [3, 4], (3, 4)),
+        (lambda v: check_bool("flag", v), np.True_, True),
+        (lambda v: check_choice("side", v, ("left", "right")), "left", "left"),
+    ],
+)
+def test_what_is_right_comes_back_as_pythons_own(check, value, answer):
+    assert check(value) == answer
+    assert type(check(value)) is type(answer)
 
 
-class TestChoice:
-    def test_one_of_them(self):
-        assert check_choice("side", "left", ("left", "right")) == "left"
-
-    @pytest.mark.parametrize("value", ["up", None, 3, "Left"])
-    def test_none_of_them(self, value):
-        expected = f"Expected side to be one of ['left', 'right']. Received {value!r}."
-        with pytest.raises(ValueError, match=re.escape(expected)):
-            check_choice("side", value, ("left", "right"))
+@pytest.mark.parametrize(
+    ("check", "values", "expected"),
+    [
+        (check_batch_size, [0, -1, 1.0, True, "4", None], "batch_size to be an integer of at least 1"),
+        (lambda v: check_integer("n", v, 0, 7), [-1, 8, False], "n to be an integer from 0 to 7"),
+        (lambda v: check_number("n", v, 0, 1), [-0.1, 1.1, np.nan, "1", True, None], "n to be a number from 0 to 1"),
+        (lambda v: check_positive("n", v), [0, -1, np.nan, np.inf, "1", True], "n to be a positive finite number"),
+        (lambda v: check_positive("n", v, 2), [0, 2.1], "n to be a positive finite number of at most 2"),
+        (lambda v: check_pair("n", v), [3, (1,), (1, 2, 3)], "n to be two integers"),
+        (check_output_size, ["same"], "output_size to be one of ['input']"),
+        (check_output_size, [0, 2.5, True], "output_size to be an integer of at least 1"),
+        (lambda v: check_bool("flag", v), [0, 1, "True", None], "flag to be True or False"),
+        (
+            lambda v: check_choice("side", v, ("left", "right")),
+            ["up", None, 3, "Left"],
+            "side to be one of ['left', 'right']",
+        ),
+    ],
+)
+def test_anything_else_is_refused(check, values, expected):
+    for value in values:
+        with pytest.raises(ValueError, match=re.escape(f"Expected {expected}. Received {value!r}.")):
+            check(value)
 
 
 class TestImages:
@@ -86,27 +109,20 @@ class TestImages:
         with pytest.raises(TypeError, match=re.escape(expected)):
             check_images(np.ones((2, 4, 5, 3), dtype))
 
-    @pytest.mark.parametrize("shape", [(4, 5, 3), (3,), (), (1, 2, 4, 5, 3)])
-    def test_rank(self, shape):
-        expected = f"Expected x to be a batch of images (N, H, W, 3). Received shape {shape}."
-        with pytest.raises(ValueError, match=re.escape(expected)):
-            check_images(image(shape))
-
-    def test_channels(self):
-        with pytest.raises(
-            ValueError, match=re.escape("Expected x to have 3 channels, (N, H, W, 3). Received shape (2, 3, 4, 5).")
-        ):
-            check_images(image((2, 3, 4, 5)))
-        with pytest.raises(
-            ValueError, match=re.escape("Expected x to have 1 channels, (N, 1, H, W). Received shape (2, 3, 4, 5).")
-        ):
-            check_images(image((2, 3, 4, 5)), channels_first=True, channels=1)
-
-    @pytest.mark.parametrize("shape", [(0, 4, 5, 3), (2, 0, 5, 3), (2, 4, 0, 3)])
-    def test_emptiness(self, shape):
-        expected = f"Expected x to hold at least one image and one pixel. Received shape {shape}."
-        with pytest.raises(ValueError, match=re.escape(expected)):
-            check_images(image(shape))
+    @pytest.mark.parametrize(
+        ("shapes", "layout", "expected"),
+        [
+            ([(4, 5, 3), (), (1, 2, 4, 5, 3)], {}, "x to be a batch of images (N, H, W, 3)"),
+            ([(4, 5, 3)], {"name": "clean"}, "clean to be a batch of images (N, H, W, 3)"),
+            ([(2, 3, 4, 5)], {}, "x to have 3 channels, (N, H, W, 3)"),
+            ([(2, 3, 4, 5)], {"channels_first": True, "channels": 1}, "x to have 1 channels, (N, 1, H, W)"),
+            ([(0, 4, 5, 3), (2, 0, 5, 3), (2, 4, 0, 3)], {}, "x to hold at least one image and one pixel"),
+        ],
+    )
+    def test_shapes(self, shapes, layout, expected):
+        for shape in shapes:
+            with pytest.raises(ValueError, match=re.escape(f"Expected {expected}. Received shape {shape}.")):
+                check_images(image(shape), **layout)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("clip_values", [None, (0.0, 1.0)])
@@ -136,7 +152,3 @@ class TestImages:
         x[0, 0, 0, 0] = high + 2e-4 * (high - low)
         with pytest.raises(ValueError, match="inside clip_values"):
             check_images(x, clip_values)
-
-    def test_the_message_calls_the_array_by_its_name(self):
-        with pytest.raises(ValueError, match="Expected clean to be a batch"):
-            check_images(image((4, 5, 3)), name="clean")

@@ -1,5 +1,7 @@
 import pickle
 import re
+import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from art.estimators.classification import (
 )
 
 from art_versatile import VersatilePurifier
+from art_versatile.images import demo_images
 from art_versatile.pix2pix import CompactGenerator, build_generator
 from art_versatile.pix2pix.generators import UNet256Generator
 
@@ -76,7 +79,7 @@ def vjp(function, x, upstream):
 
 
 class TestValues:
-    @pytest.mark.parametrize("shape", [(32, 32), (37, 50), (8, 5), (3, 41), (1, 1)])
+    @pytest.mark.parametrize("shape", [(37, 50), (1, 1)])
     def test_any_size_is_reflected_purified_and_cropped(self, purifier, generator, shape):
         x = np.random.default_rng(2).uniform(size=(2, *shape, 3)).astype(np.float32)
         y, _ = purifier(x)
@@ -114,7 +117,7 @@ class TestValues:
 
         np.testing.assert_allclose(VersatilePurifier(Bright())(images)[0], np.clip(2 * images - 0.5, 0, 1), atol=1e-6)
 
-    @pytest.mark.parametrize("batch_size", [1, 2, 5, 7])
+    @pytest.mark.parametrize("batch_size", [1, 2, 7])
     def test_chunks_change_nothing(self, purifier, generator, images, batch_size):
         chunked = VersatilePurifier(generator, batch_size=batch_size)
         np.testing.assert_allclose(chunked(images)[0], purifier(images)[0], atol=1e-6)
@@ -135,10 +138,9 @@ class TestValues:
         np.testing.assert_allclose(unknown(images), images, atol=1e-6)
         assert seen == [2, 2, 1]
 
-    @pytest.mark.parametrize("signature", [(5, 32, 32, 3), (None, 32, 32, 3), (None, None, None, 3)])
-    @pytest.mark.parametrize("batch_size", [2, 32])
-    def test_inside_tf_function(self, purifier, generator, images, signature, batch_size):
-        inside = VersatilePurifier(generator, batch_size=batch_size)
+    @pytest.mark.parametrize("signature", [(5, 32, 32, 3), (None, None, None, 3)])
+    def test_inside_tf_function(self, purifier, generator, images, signature):
+        inside = VersatilePurifier(generator, batch_size=2)
         compiled = tf.function(lambda x: inside.forward(x)[0], input_signature=[tf.TensorSpec(signature)])
         np.testing.assert_allclose(compiled(images), purifier(images)[0], atol=1e-6)
 
@@ -206,7 +208,7 @@ class TestGradients:
 class TestInArt:
     """The defended classifier against the definition: classifier(defence(x)), and a tape through both."""
 
-    @pytest.mark.parametrize("make", [small_generator, lambda: UNet256Generator(filters=4)], ids=["compact", "unet256"])
+    @pytest.mark.parametrize("make", [small_generator, lambda: UNet256Generator(filters=1)], ids=["compact", "unet256"])
     def test_tensorflow_classifier(self, images, make):
         generator, model = make(), keras_classifier()
         purifier = VersatilePurifier(generator)
@@ -237,9 +239,6 @@ class TestInArt:
             defended.class_gradient(images, label=2)[:, 0], by_class, atol=1e-4 * np.abs(by_class).max()
         )
 
-    def test_float64_probe_of_apgd(self, purifier):
-        assert art_classifier([purifier]).predict(np.ones((1, 32, 32, 3))).shape == (1, 4)
-
     def test_keras_classifier(self, purifier, images):
         model = keras_classifier()
         model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
@@ -252,19 +251,16 @@ class TestInArt:
         got = defended.loss_gradient(images, labels)
         np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max() + 1e-9)
 
-    def test_black_box_classifier(self, purifier, images):
-        model = keras_classifier()
-        defended = BlackBoxClassifier(
-            lambda x: model(x).numpy(), (32, 32, 3), 4, clip_values=(0.0, 1.0), preprocessing_defences=[purifier]
-        )
-        np.testing.assert_allclose(defended.predict(images), model(purifier(images)[0]), atol=1e-5)
-
-    def test_members_of_an_ensemble(self, purifier, images):
+    def test_black_box_classifier_and_members_of_an_ensemble(self, purifier, images):
         models = [keras_classifier(), keras_classifier()]
         members = [art_classifier([purifier], model) for model in models]
         ensemble = EnsembleClassifier(members, clip_values=(0.0, 1.0), channels_first=False)
-        expected = np.mean([model(purifier(images)[0]) for model in models], axis=0)
-        np.testing.assert_allclose(ensemble.predict(images), expected, atol=1e-5)
+        answers = [model(purifier(images)[0]) for model in models]
+        np.testing.assert_allclose(ensemble.predict(images), np.mean(answers, axis=0), atol=1e-5)
+        black_box = BlackBoxClassifier(
+            lambda x: models[0](x).numpy(), (32, 32, 3), 4, clip_values=(0.0, 1.0), preprocessing_defences=[purifier]
+        )
+        np.testing.assert_allclose(black_box.predict(images), answers[0], atol=1e-5)
 
     def test_pytorch_classifier(self, generator, purifier, images):
         torch = pytest.importorskip("torch")
@@ -293,39 +289,30 @@ class TestInArt:
             defended.loss_gradient(x, labels), expected, atol=1e-5 * np.abs(expected).max() + 1e-9
         )
 
-    def test_not_applied_at_fit_by_default(self, purifier):
-        assert (purifier.is_fitted, purifier.apply_fit, purifier.apply_predict) == (True, False, True)
-
 
 class TestParameters:
     @pytest.mark.parametrize(
-        ("kwargs", "message"),
+        ("kwargs", "error", "message"),
         [
-            ({"clip_values": (1, 0)}, r"Expected clip_values.*minimum < maximum.*Received \(1, 0\)"),
-            ({"clip_values": (0, np.nan)}, "Expected clip_values"),
-            ({"clip_values": 1}, "Expected clip_values"),
-            ({"batch_size": 0}, "Expected batch_size.*Received 0"),
-            ({"batch_size": 2.5}, "Expected batch_size"),
-            ({"gradient": "straight"}, r"Expected gradient to be one of \['exact', 'bpda'\].*Received 'straight'"),
-            ({"channels_first": "yes"}, "Expected channels_first to be True or False. Received 'yes'"),
-            ({"stochastic": 1}, "Expected stochastic to be True or False"),
-            ({"apply_fit": None}, None),
+            ({"clip_values": (1, 0)}, ValueError, r"Expected clip_values.*minimum < maximum.*Received \(1, 0\)"),
+            ({"clip_values": 1}, ValueError, "Expected clip_values"),
+            ({"batch_size": 0}, ValueError, "Expected batch_size.*Received 0"),
+            ({"gradient": "identity"}, ValueError, r"Expected gradient to be one of \['exact', 'bpda'\].*'identity'"),
+            ({"channels_first": "yes"}, ValueError, "Expected channels_first to be True or False. Received 'yes'"),
+            ({"stochastic": 1}, ValueError, "Expected stochastic to be True or False"),
+            (
+                {"precision": "float16"},
+                ValueError,
+                r"Expected precision to be one of \['float32', 'bfloat16', 'auto'\]",
+            ),
+            ({"eps": 1}, TypeError, "eps"),
+            ({"generator": "compact"}, TypeError, "Expected generator to be a keras.Model or None. Received str"),
         ],
+        ids=str,
     )
-    def test_bad_parameters(self, generator, kwargs, message):
-        if message is None:  # ART turns flags into booleans before anything can look at them
-            assert VersatilePurifier(generator, **kwargs).apply_fit is False
-            return
-        with pytest.raises(ValueError, match=message):
-            VersatilePurifier(generator, **kwargs)
-
-    def test_unknown_keyword(self, generator):
-        with pytest.raises(TypeError, match="eps"):
-            VersatilePurifier(generator, eps=1)
-
-    def test_generator_type(self):
-        with pytest.raises(TypeError, match="Expected generator to be a keras.Model or None. Received str"):
-            VersatilePurifier("compact")
+    def test_bad_parameters(self, generator, kwargs, error, message):
+        with pytest.raises(error, match=message):
+            VersatilePurifier(**{"generator": generator, **kwargs})
 
     def test_set_params(self, generator, images):
         purifier = VersatilePurifier(generator)
@@ -333,14 +320,14 @@ class TestParameters:
         assert purifier.clip_values == (0.0, 255.0)
         np.testing.assert_allclose(purifier(images * 255)[0] / 255, VersatilePurifier(generator)(images)[0], atol=1e-5)
 
-    def test_set_params_rejects_unknown_names(self, purifier):
-        with pytest.raises(ValueError, match=r"Expected parameters among .*Received \['eps'\]"):
-            purifier.set_params(eps=1)
-
     def test_set_params_changes_nothing_when_refused(self, purifier):
-        with pytest.raises(ValueError, match="Expected clip_values"):
-            purifier.set_params(batch_size=3, clip_values=(1, 0))
-        assert (purifier.batch_size, purifier.clip_values) == (32, (0.0, 1.0))
+        for changes, message in (
+            ({"clip_values": (1, 0)}, "Expected clip_values"),
+            ({"eps": 1}, r"Received \['eps'\]"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                purifier.set_params(batch_size=3, **changes)
+            assert (purifier.batch_size, purifier.clip_values) == (32, (0.0, 1.0))
 
     def test_repr_names_every_parameter(self, purifier):
         for name in purifier.params:
@@ -363,35 +350,76 @@ class TestBadImages:
                 r"Expected x to be a batch of images \(N, H, W, 3\).*Received shape \(32, 32, 3\)",
             ),
             (lambda x: x[..., :1], ValueError, "Expected x to have 3 channels.*Received shape"),
-            (lambda x: x.transpose(0, 3, 1, 2), ValueError, "Expected x to have 3 channels"),
             (lambda x: x[:0], ValueError, "at least one image.*Received shape"),
-            (
-                lambda x: (x * 255).astype(np.uint8),
-                TypeError,
-                "Expected x to be an array of floats.*Received dtype uint8",
-            ),
+            (lambda x: (x * 255).astype(np.uint8), TypeError, "Expected x to be an array of floats.*dtype uint8"),
             (lambda x: np.where(x > 0.9, np.nan, x), ValueError, "Expected x to be finite"),
             (lambda x: x * 255, ValueError, r"Expected x inside clip_values \(0.0, 1.0\). Received values from"),
-            (lambda x: x - 0.5, ValueError, "Expected x inside clip_values"),
         ],
     )
-    def test_refused_everywhere(self, purifier, images, spoil, error, message):
+    def test_refused_everywhere(self, generator, images, spoil, error, message):
         with pytest.raises(error, match=message):
-            purifier(spoil(images))
+            VersatilePurifier(generator)(spoil(images))
         with pytest.raises(error, match=message):
-            purifier.forward(tf.constant(spoil(images)))
+            art_classifier([VersatilePurifier(generator)]).predict(spoil(images))
 
-    def test_ragged_objects(self, purifier):
-        ragged = np.empty(2, object)
-        ragged[:] = [np.zeros((8, 8, 3)), np.zeros((9, 9, 3))]
-        with pytest.raises(TypeError, match="Received dtype object"):
-            purifier(ragged)
+    def test_types_are_checked_in_every_call_and_values_in_the_first_alone(self, purifier, images):
+        """A step of an attack copies nothing to the host; what a user hands over as an array is looked at."""
+        purifier.forward(tf.constant(images))
+        purifier.forward(tf.constant(images * 255))
+        with pytest.raises(ValueError, match="Expected x to be finite"):
+            purifier(images * np.nan)
+        for function in (purifier.forward, tf.function(lambda x: purifier.forward(x)[0])):
+            with pytest.raises(ValueError, match="Expected x to be a batch of images"):
+                function(tf.zeros((32, 32, 3)))
+            with pytest.raises(TypeError, match="Expected x to be an array of floats"):
+                function(tf.zeros((1, 32, 32, 3), tf.int32))
+        purifier.set_params(clip_values=(0, 0.5))
+        with pytest.raises(ValueError, match="Expected x inside clip_values"):
+            purifier.forward(tf.constant(images))
 
-    def test_types_are_checked_inside_tf_function(self, purifier):
-        with pytest.raises(ValueError, match="Expected x to be a batch of images"):
-            tf.function(lambda x: purifier.forward(x)[0])(tf.zeros((32, 32, 3)))
-        with pytest.raises(TypeError, match="Expected x to be an array of floats"):
-            tf.function(lambda x: purifier.forward(x)[0])(tf.zeros((1, 32, 32, 3), tf.int32))
+    def test_a_range_that_is_not_the_classifiers(self, generator, images):
+        """Pixels in [0, 1] are nearly black in [0, 255]; APGD's probe of ones is none of them."""
+        wide = VersatilePurifier(generator, clip_values=(0, 255))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            art_classifier([wide]).predict(np.ones((1, 32, 32, 3)))
+            wide(images * 255)
+        for call in (lambda: wide(images), lambda: art_classifier([VersatilePurifier(**CLIP)]).predict(images)):
+            with pytest.warns(UserWarning, match=r"Expected x inside clip_values \(0\.0, 255\.0\)\. Received .*black"):
+                call()
+
+
+CLIP = {"generator": small_generator(), "clip_values": (0, 255)}
+
+
+class TestPrecision:
+    def test_bfloat16_is_near_and_leaves_the_generator_as_it_was(self):
+        x, shipped = demo_images(1, 32)[0], VersatilePurifier()
+        expected = shipped(x)[0]
+        half = VersatilePurifier(shipped.generator, precision="bfloat16")
+        difference = np.abs(half(x)[0] - expected)
+        assert 0 < difference.max() <= 2 / 255
+        assert {w.dtype for w in shipped.generator.weights} == {"float32"}
+        np.testing.assert_array_equal(VersatilePurifier(shipped.generator)(x)[0], expected)
+        half.set_params(precision="float32")
+        np.testing.assert_array_equal(half(x)[0], expected)
+
+    def test_its_gradient_is_near(self, generator, images):
+        images = images[:1, :8, :8]
+        upstream = np.random.default_rng(3).normal(size=images.shape).astype(np.float32)
+        exact = VersatilePurifier(generator).estimate_gradient(images, upstream)
+        half = VersatilePurifier(generator, precision="bfloat16").estimate_gradient(images, upstream)
+        assert np.corrcoef(exact.ravel(), half.ravel())[0, 1] > 0.99
+
+    def test_auto_is_one_of_the_two(self, generator, images):
+        images = images[:1, :8, :8]
+        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "bf16"
+        chosen = VersatilePurifier(generator, precision="auto")
+        traced = tf.function(lambda x: chosen.forward(x)[0])(tf.constant(images))  # it is timed outside of the trace
+        expected = [VersatilePurifier(generator, precision=p)(images)[0] for p in ("float32", "bfloat16")]
+        assert min(np.abs(traced - answer).max() for answer in expected) < 1e-6
+        if "bf16" not in flags and not tf.config.list_physical_devices("GPU"):
+            np.testing.assert_allclose(chosen(images)[0], expected[0], atol=1e-6)
 
 
 class TestSaved:
@@ -409,10 +437,6 @@ class TestSaved:
         card = VersatilePurifier.from_pretrained(tmp_path / "b").card
         assert (card["training"], card["note"]) == ({"steps": 7}, "again")
 
-    def test_unknown_name(self):
-        with pytest.raises(FileNotFoundError, match=r"Expected one of \['compact'.*Received 'nothing'"):
-            VersatilePurifier.from_pretrained("nothing")
-
 
 class TestShipped:
     """What a user gets without any argument."""
@@ -423,12 +447,6 @@ class TestShipped:
         untrained = build_generator("compact", **purifier.generator.get_config())
         pairs = zip(untrained.get_weights(), purifier.generator.get_weights(), strict=True)
         assert max(np.abs(start - shipped).max() for start, shipped in pairs) > 1e-2
-
-    def test_model_card_states_what_is_needed(self):
-        card = VersatilePurifier().card
-        assert {"data", "attacks", "schedule", "steps"} <= set(card["training"])
-        for figure in card["evaluation"]["figures"]:
-            assert {"attack", "n", "no_defence", "purified", "threat_model"} <= set(figure)
 
 
 def test_the_fingerprint_is_of_the_weights():

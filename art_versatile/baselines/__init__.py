@@ -1,44 +1,26 @@
 """The paper's comparison defences as ART preprocessors, one file each."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader as lazy
 
 if TYPE_CHECKING:
-    from art_versatile.baselines.identity import Identity
-    from art_versatile.baselines.pixel_deflection import PixelDeflection, robust_class_activation_map
-    from art_versatile.baselines.random_resizing import RandomResizing
-    from art_versatile.baselines.super_resolution import SuperResolution
-    from art_versatile.baselines.wavelet import WaveletDenoising, wavelet_denoise
+    from art_versatile.baselines.identity import Identity as Identity
+    from art_versatile.baselines.pixel_deflection import PixelDeflection as PixelDeflection
+    from art_versatile.baselines.pixel_deflection import robust_class_activation_map as robust_class_activation_map
+    from art_versatile.baselines.random_resizing import RandomResizing as RandomResizing
+    from art_versatile.baselines.super_resolution import SuperResolution as SuperResolution
+    from art_versatile.baselines.wavelet import WaveletDenoising as WaveletDenoising
+    from art_versatile.baselines.wavelet import wavelet_denoise as wavelet_denoise
 
-__all__ = [
-    "Identity",
-    "PixelDeflection",
-    "RandomResizing",
-    "SuperResolution",
-    "WaveletDenoising",
-    "robust_class_activation_map",
-    "wavelet_denoise",
-]
-
-_HOME = {
-    "Identity": "identity",
-    "PixelDeflection": "pixel_deflection",
-    "RandomResizing": "random_resizing",
-    "SuperResolution": "super_resolution",
-    "WaveletDenoising": "wavelet",
-    "robust_class_activation_map": "pixel_deflection",
-    "wavelet_denoise": "wavelet",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Importing TensorFlow and ART takes seconds; they wait until a name that needs them is used.
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# Importing TensorFlow and ART takes seconds; they wait until a name that needs them is used.
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "identity": ["Identity"],
+        "pixel_deflection": ["PixelDeflection", "robust_class_activation_map"],
+        "random_resizing": ["RandomResizing"],
+        "super_resolution": ["SuperResolution"],
+        "wavelet": ["WaveletDenoising", "wavelet_denoise"],
+    },
+)

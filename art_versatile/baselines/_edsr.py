@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from art_versatile._checks import check_choice, check_integer
+from art_versatile._checks import check_choice, check_integer, check_positive
+from art_versatile.pix2pix.layers import DepthToSpace
 
-__all__ = ["EDSR", "NETWORKS", "PRESETS", "RGB_MEAN", "Bicubic", "PixelShuffle", "bicubic_resize", "build_network"]
+__all__ = ["EDSR", "NETWORKS", "PRESETS", "RGB_MEAN", "Bicubic", "bicubic_resize", "build_network"]
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, which EDSR subtracts."""
@@ -36,35 +37,6 @@ def bicubic_resize(images: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
     :return: (N, height, width, C) float32.
     """
     return tf.image.resize(images, tf.stack([height, width]), "bicubic", antialias=True)
-
-
-@_register
-class PixelShuffle(layers.Layer):
-    """
-    (N, H, W, C f^2) -> (N, H f, W f, C), the sub-pixel convolution's rearrangement (Shi et al., arXiv 1609.05158).
-
-    Channels are in TensorFlow's order, ``(row * f + column) * C + c``; PyTorch's is ``(c * f + row) * f + column``.
-
-    :param factor: f.
-    """
-
-    def __init__(self, factor: int = 2, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = factor
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Rearrange."""
-        return tf.nn.depth_to_space(inputs, self.factor)
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """Shape of the output."""
-        n, h, w, c = input_shape
-        f = self.factor
-        return n, h and h * f, w and w * f, c and c // (f * f)
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {**super().get_config(), "factor": self.factor}
 
 
 @_register
@@ -92,8 +64,8 @@ class EDSR(keras.Model):
     of convolution-ReLU-convolution, one more convolution and the skip over all of them, a convolution to four times the
     features and pixel shuffle, and the last convolution at twice the size. All kernels are 3x3.
 
-    :param blocks: Residual blocks.
-    :param features: Channels; multiples of 16 suit a CPU's vector units.
+    :param blocks: Residual blocks, 64 at most.
+    :param features: Channels, 1,024 at most; multiples of 16 suit a CPU's vector units.
     :param residual_scale: What a block's branch is multiplied by: 1 in the baseline, 0.1 in the large EDSR.
     :param upsampler: "pixelshuffle", the paper's; "pixelshuffledirect" makes the 12 channels of the 2x2 output pixels
         with one convolution at the small size, which costs a fraction.
@@ -117,11 +89,10 @@ class EDSR(keras.Model):
         seed: int = 0,
         name: str = "edsr",
     ) -> None:
-        for key, count in (("blocks", blocks), ("features", features)):
-            check_integer(key, count)
-        for key, factor in (("residual_scale", residual_scale), ("pixel_range", pixel_range)):
-            if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < np.inf:
-                raise ValueError(f"Expected {key} to be a positive finite number. Received {factor!r}.")
+        blocks, features = check_integer("blocks", blocks, most=64), check_integer("features", features, most=1024)
+        residual_scale = check_positive("residual_scale", residual_scale)
+        pixel_range = check_positive("pixel_range", pixel_range)
+        seed = check_integer("seed", seed, 0)
         check_choice("upsampler", upsampler, ("pixelshuffle", "pixelshuffledirect"))
         check_choice("skip", skip, ("none", "bicubic"))
         rng = np.random.default_rng(seed)
@@ -143,9 +114,9 @@ class EDSR(keras.Model):
         x = layers.Add(name="features")([head, conv(x, features)])
         gain = 0.0 if skip == "bicubic" else 1.0
         if upsampler == "pixelshuffle":
-            x = conv(PixelShuffle(2, name="shuffle")(conv(x, 4 * features)), 3, gain, name="tail")
+            x = conv(DepthToSpace(2, name="shuffle")(conv(x, 4 * features)), 3, gain, name="tail")
         else:
-            x = PixelShuffle(2, name="shuffle")(conv(x, 12, gain, name="tail"))
+            x = DepthToSpace(2, name="shuffle")(conv(x, 12, gain, name="tail"))
         if skip == "bicubic":
             x = layers.Rescaling(1.0 / pixel_range)(x)
             x = layers.Add(name="large")([Bicubic(name="bicubic")(image), x])
@@ -153,14 +124,23 @@ class EDSR(keras.Model):
             x = layers.Rescaling(1.0 / pixel_range, list(RGB_MEAN), name="large")(x)
         super().__init__(image, x, name=name)
         self._arguments = {
-            "blocks": int(blocks),
-            "features": int(features),
-            "residual_scale": float(residual_scale),
+            "blocks": blocks,
+            "features": features,
+            "residual_scale": residual_scale,
             "upsampler": upsampler,
             "skip": skip,
-            "pixel_range": float(pixel_range),
-            "seed": int(seed),
+            "pixel_range": pixel_range,
+            "seed": seed,
         }
+
+    @classmethod
+    def least_parameters(cls, config: dict[str, Any]) -> int:
+        """
+        Parameters that it has at least, from its configuration alone: the kernels of its blocks and of its head.
+
+        :param config: Of :meth:`get_config`.
+        """
+        return 9 * config["features"] * (3 + (2 * config["blocks"] + 1) * config["features"])
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""
@@ -188,7 +168,7 @@ def build_network(preset: str = "small", **config: Any) -> EDSR:
 
     :param preset: "small" or "edsr_baseline".
     :param config: Arguments of :class:`EDSR` that differ.
-    :raises ValueError: If the name is unknown or an argument not as expected.
+    :raises ValueError: If the name is unknown or an argument out of its range.
     """
     if preset not in PRESETS:
         raise ValueError(f"Expected a network in {sorted(PRESETS)}. Received {preset!r}.")

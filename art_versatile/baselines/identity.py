@@ -17,7 +17,7 @@ class Identity(ImageDefence):
     :param channels_first: Images are (N, 3, H, W) instead of (N, H, W, 3).
     :param apply_fit: Apply it when the classifier is fitted.
     :param apply_predict: Apply it when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     """
 
     params = ["clip_values", "channels_first"]  # noqa: RUF012

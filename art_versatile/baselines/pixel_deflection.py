@@ -173,10 +173,11 @@ class PixelDeflection(ImageDefence):
         that does not know their number).
     :param apply_fit: Deflect when the classifier is fitted.
     :param apply_predict: Deflect when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
 
+    gradient = "bpda"
     params = [  # noqa: RUF012
         "deflections",
         "window",
@@ -247,7 +248,7 @@ class PixelDeflection(ImageDefence):
         """
         Set parameters by name. Setting ``seed`` starts its draws again.
 
-        :raises ValueError: If a name is unknown or a value not as expected; nothing is changed then.
+        :raises ValueError: If a name is unknown or a value out of its range; nothing is changed then.
         """
         before = self._activation_map
         try:
@@ -294,8 +295,8 @@ class PixelDeflection(ImageDefence):
             raise ValueError("Expected rcam below 1 somewhere in each map. Received a map of ones.")
         return maps
 
-    def _check_tensor(self, x: tf.Tensor) -> None:
-        super()._check_tensor(x)
+    def _check_type(self, x: tf.Tensor) -> None:
+        super()._check_type(x)
         if 1 in (x.shape[2:] if self.channels_first else x.shape[1:3]):
             raise ValueError(f"Expected images of at least 2 x 2 pixels. Received shape {x.shape}.")
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from art_versatile._checks import check_batch_size, check_choice, check_integer, check_number
+from art_versatile._checks import (
+    check_batch_size,
+    check_choice,
+    check_integer,
+    check_number,
+    check_output_size,
+    check_pair,
+)
 from art_versatile._defence import ImageDefence
 
 __all__ = ["RandomResizing"]
@@ -17,9 +24,9 @@ class RandomResizing(ImageDefence):
     Random resizing and random padding, drawn anew for each image of each call.
 
     An image of 299 pixels is resized to Rnd x Rnd, Rnd uniform in [299, 331), and put at a place drawn uniformly on a
-    grey 331 x 331 canvas. Other sizes scale in proportion; the sides of an image that is no square keep theirs. With
-    ``output_size=None`` the result is the larger canvas, as in the paper: the classifier then needs
-    ``input_shape=(None, None, 3)``.
+    grey 331 x 331 canvas. Other sizes scale in proportion; the sides of an image that is no square keep theirs. By
+    default the result is the larger canvas, as in the paper, for a classifier that takes it
+    (``input_shape=(None, None, 3)``); one of a single input size needs ``output_size="input"``.
 
     Differentiable: the gradient is that of the very draw that the images went through, in the shape of ``x``. It is
     random all the same: an attack needs the mean over many draws (EOT), under which this defence fell to 0% (Athalye et
@@ -37,15 +44,15 @@ class RandomResizing(ImageDefence):
     :param flip_probability: Probability of a mirrored image.
     :param padding: Value of the canvas, 0 for the lower end of ``clip_values``, 1 for the upper. The official code pads
         with 0 after scaling to [-1, 1]: the middle.
-    :param output_size: None leaves the canvas; "input" resizes it (bilinear) to the size of ``x``; an integer or
-        (height, width) to that.
+    :param output_size: None leaves the canvas, as the paper; "input" resizes it (bilinear) to the size of ``x``; an
+        integer or (height, width) to that.
     :param seed: Seed of the draws; None takes one from the operating system.
     :param clip_values: Minimum and maximum of the pixels.
     :param channels_first: Images are (N, 3, H, W) instead of (N, H, W, 3).
     :param batch_size: Images resized at once (all of them inside a ``tf.function`` that does not know their number).
     :param apply_fit: Resize when the classifier is fitted.
     :param apply_predict: Resize when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     """
 
     params = [  # noqa: RUF012
@@ -114,7 +121,7 @@ class RandomResizing(ImageDefence):
         """
         Set parameters by name. Setting ``seed`` starts its draws again.
 
-        :raises ValueError: If a name is unknown or a value not as expected; nothing is changed then.
+        :raises ValueError: If a name is unknown or a value out of its range; nothing is changed then.
         """
         super().set_params(**kwargs)
         if "seed" in kwargs:
@@ -122,19 +129,14 @@ class RandomResizing(ImageDefence):
 
     def _check_params(self) -> None:
         super()._check_params()
-        self.sizes = _pair("sizes", self.sizes)
+        self.sizes = check_pair("sizes", self.sizes)
         if self.sizes[0] >= self.sizes[1]:
             raise ValueError(f"Expected sizes (smallest, canvas) with smallest < canvas. Received {self.sizes!r}.")
         self.reference = check_integer("reference", self.reference)
         check_choice("interpolation", self.interpolation, ("bilinear", "nearest"))
         self.flip_probability = check_number("flip_probability", self.flip_probability, 0, 1)
         self.padding = check_number("padding", self.padding, 0, 1)
-        if isinstance(self.output_size, str):
-            check_choice("output_size", self.output_size, ("input",))
-        elif isinstance(self.output_size, list | tuple):
-            self.output_size = _pair("output_size", self.output_size)
-        elif self.output_size is not None:
-            self.output_size = check_integer("output_size", self.output_size)
+        self.output_size = check_output_size(self.output_size)
         if self.seed is not None:
             self.seed = check_integer("seed", self.seed, 0)
         self.batch_size = check_batch_size(self.batch_size)
@@ -221,13 +223,6 @@ def _generator(seed: int | None) -> tf.random.Generator:
     if seed is None:
         return tf.random.Generator.from_non_deterministic_state(alg="philox")
     return tf.random.Generator.from_seed(seed, alg="philox")
-
-
-def _pair(name: str, value: Any) -> tuple[int, int]:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"Expected {name} to be two integers. Received {value!r}.")
-    first, second = (check_integer(name, number) for number in value)
-    return first, second
 
 
 def _float(value: Any) -> tf.Tensor:

@@ -13,7 +13,14 @@ import tensorflow as tf
 from PIL import Image
 
 from art_versatile import weights
-from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer, check_number
+from art_versatile._checks import (
+    check_batch_size,
+    check_bool,
+    check_choice,
+    check_integer,
+    check_number,
+    check_output_size,
+)
 from art_versatile._defence import ImageDefence, differentiated_as, in_chunks, straight_through
 from art_versatile.baselines._edsr import NETWORKS, Bicubic, bicubic_resize
 from art_versatile.baselines.wavelet import check_wavelet, wavelet_denoise
@@ -32,15 +39,13 @@ class SuperResolution(ImageDefence):
     family, trained by this package (its card gives the figures); :func:`train_super_resolution
     <art_versatile.baselines.super_resolution_training.train_super_resolution>` trains EDSR-baseline itself.
 
-    The paper's classifier gets the large image: ``output_size=None``, for a classifier that takes it. With the default
-    it gets an image of the size that it knows, so that the defence can be put before any classifier, but at a price:
-    halving is what the network was trained to undo, so that resizing back all but undoes the network. On photographs of
-    256x256 the default changes a pixel by 0.002 of the range on average, without the denoising by 0.0008 (bicubic:
-    0.009). Take ``output_size=None`` for the paper's comparison.
+    By default the classifier gets the large image, as in the paper, and has to take it
+    (``input_shape=(None, None, 3)``). ``output_size="input"`` puts the defence before a classifier of one input size,
+    but at a price: halving is what the network was trained to undo, so that resizing back all but undoes the network.
+    On photographs of 256x256 it then changes a pixel by 0.002 of the range on average, without the denoising by 0.0008
+    (bicubic: 0.009).
 
-    The gradient is a backward pass differentiable approximation (BPDA, arXiv 1802.00420): the identity through the
-    denoising and JPEG, which have none, and exact through the network and the resizing. The defence is a fixed
-    transformation: expect a white-box attack through it to win.
+    The defence is a fixed transformation: expect a white-box attack through it to win.
 
     | Paper: "Image Super-Resolution as a Defense Against Adversarial Attacks", Mustafa et al., arXiv 1901.01677.
 
@@ -52,17 +57,18 @@ class SuperResolution(ImageDefence):
     :param rescale_sigma: False for scikit-image's rule before 0.16, which the paper used; True for that since.
     :param jpeg_quality: 1 to 100: the denoised image is stored as JPEG and read again, as the official code does (a
         defence of its own, which the paper does not name). None leaves that out.
-    :param output_size: "input" resizes back to the height and width of the input; None keeps twice that, as the paper;
-        a number is the height and width. Resizing is bicubic with antialiasing.
+    :param output_size: None leaves twice the height and width of the input, as the paper; "input" resizes back; an
+        integer or (height, width) to that. Resizing is bicubic with antialiasing.
     :param clip_values: Minimum and maximum of the pixels.
     :param channels_first: Images are (N, 3, H, W) instead of (N, H, W, 3).
     :param batch_size: Images enlarged at once; larger inputs go through in chunks, in a pass with a gradient too
         (except inside a ``tf.function`` that does not know the number of images: there a gradient holds every chunk).
-    :param gradient: "bpda" as above; "identity" takes the whole defence for the identity on the way back (where the
-        output is of another size: for bicubic interpolation to it).
+    :param gradient: "exact" differentiates through the network and the resizing, and takes the denoising and JPEG,
+        which have no gradient, for the identity; "bpda" takes the whole defence for the identity, or where its output
+        is of another size for bicubic interpolation to it (arXiv 1802.00420).
     :param apply_fit: Defend when the classifier is fitted.
     :param apply_predict: Defend when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing and ``sigma`` is not 0.
     """
 
@@ -85,11 +91,11 @@ class SuperResolution(ImageDefence):
         sigma: float | None = 0.01,
         rescale_sigma: bool = False,
         jpeg_quality: int | None = None,
-        output_size: str | int | None = "input",
+        output_size: int | tuple[int, int] | str | None = None,
         clip_values: tuple[float, float] = (0.0, 1.0),
         channels_first: bool = False,
         batch_size: int = 8,
-        gradient: str = "bpda",
+        gradient: str = "exact",
         apply_fit: bool = False,
         apply_predict: bool = True,
     ) -> None:
@@ -122,15 +128,10 @@ class SuperResolution(ImageDefence):
         if self.sigma != 0:
             check_wavelet()  # that PyWavelets is there
         if self.jpeg_quality is not None:
-            self.jpeg_quality = check_integer("jpeg_quality", self.jpeg_quality)
-            if self.jpeg_quality > 100:
-                raise ValueError(f"Expected jpeg_quality from 1 to 100, or None. Received {self.jpeg_quality}.")
-        if isinstance(self.output_size, str):
-            check_choice("output_size", self.output_size, ("input",))
-        elif self.output_size is not None:
-            self.output_size = check_integer("output_size", self.output_size)
+            self.jpeg_quality = check_integer("jpeg_quality", self.jpeg_quality, most=100)
+        self.output_size = check_output_size(self.output_size)
         self.batch_size = check_batch_size(self.batch_size)
-        check_choice("gradient", self.gradient, ("bpda", "identity"))
+        check_choice("gradient", self.gradient, ("exact", "bpda"))
         if self._model is None or self.network is not self._loaded:  # last: nothing can be refused after it
             self._model, self.card = _load(self.network)
             self._loaded, self._compiled = self.network, None
@@ -141,7 +142,7 @@ class SuperResolution(ImageDefence):
         if self.sigma != 0 or self.jpeg_quality is not None:
             images = straight_through(self._denoise, images)
         enlarge = self._enlarge_all
-        images = (differentiated_as(enlarge, self._interpolate) if self.gradient == "identity" else enlarge)(images)
+        images = (differentiated_as(enlarge, self._interpolate) if self.gradient == "bpda" else enlarge)(images)
         return tf.clip_by_value(images * (high - low) + low, low, high)
 
     def _denoise(self, images: np.ndarray) -> np.ndarray:
@@ -157,6 +158,8 @@ class SuperResolution(ImageDefence):
         """Height and width of the output; tensors where they are not known."""
         if isinstance(self.output_size, int):
             return self.output_size, self.output_size
+        if isinstance(self.output_size, tuple):
+            return self.output_size
         factor = 2 if self.output_size is None else 1
         size = tf.shape(images)
         return tuple(factor * (known or size[axis]) for axis, known in ((1, images.shape[1]), (2, images.shape[2])))
@@ -208,7 +211,9 @@ def _load(network: str | Path | keras.Model) -> tuple[keras.Model, dict[str, Any
             f"Expected network to be one of {[*SHIPPED, 'bicubic']}, or a folder that train_super_resolution wrote. "
             f"Received {str(network)!r}."
         )
-    return weights.load(SHIPPED.get(str(network), network), NETWORKS)
+    if isinstance(network, str) and network in SHIPPED:
+        return weights.load_shipped(SHIPPED[network], NETWORKS)
+    return weights.load(Path(network), NETWORKS)
 
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:

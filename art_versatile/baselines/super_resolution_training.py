@@ -19,7 +19,14 @@ import numpy as np
 import tensorflow as tf
 
 from art_versatile import weights
-from art_versatile._checks import check_batch_size, check_bool, check_choice, check_images, check_integer
+from art_versatile._checks import (
+    check_batch_size,
+    check_bool,
+    check_choice,
+    check_images,
+    check_integer,
+    check_positive,
+)
 from art_versatile.baselines._edsr import EDSR, NETWORKS, PRESETS, bicubic_resize, build_network
 from art_versatile.images import list_images, load_image
 from art_versatile.training.folder import RunFolder
@@ -90,8 +97,7 @@ def train_super_resolution(
         raise ValueError(f"Expected steps to be a multiple of steps_per_epoch, {steps_per_epoch}. Received {steps}.")
     if learning_rate is None:
         learning_rate = LEARNING_RATES.get(network if isinstance(network, str) else "", 1e-3)
-    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < np.inf:
-        raise ValueError(f"Expected learning_rate to be a positive number. Received {learning_rate!r}.")
+    check_positive("learning_rate", learning_rate)
     folder = RunFolder(out, resume=resume, monitor=None if validation is None else "val_psnr")
     if isinstance(network, str):
         network = build_network(network, seed=seed)

@@ -23,12 +23,12 @@ def check_wavelet(
     """
     Check the parameters of :func:`wavelet_denoise`, and that PyWavelets is there.
 
-    :param sigma: See there, also the others.
+    :param sigma: A number from 0 to 1, or None.
     :param rescale_sigma: True or False.
     :param mode: "soft" or "hard".
     :param method: "BayesShrink" or "VisuShrink".
     :param levels: An integer of at least 1, or None.
-    :raises ValueError: If one is not as expected.
+    :raises ValueError: If one is none of these.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
     if sigma is not None:
@@ -72,7 +72,7 @@ def wavelet_denoise(
     :param levels: Levels of the decomposition; None takes three fewer than there can be, and at least one.
     :param clip: Clip the result to [0, 1].
     :return: The shape and dtype of ``images``.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
     from skimage.restoration import denoise_wavelet
@@ -121,7 +121,7 @@ class WaveletDenoising(ImageDefence):
     | Papers: "Deflecting Adversarial Attacks with Pixel Deflection", Prakash et al., arXiv 1801.08926 (sigma 0.04);
         "Image Super-Resolution as a Defense Against Adversarial Attacks", Mustafa et al., arXiv 1901.01677 (0.01).
 
-    :param sigma: See :func:`wavelet_denoise`, for pixels in [0, 1] whatever ``clip_values`` are.
+    :param sigma: Standard deviation of the noise, for pixels in [0, 1] whatever ``clip_values`` are; None estimates it.
     :param rescale_sigma: False for scikit-image's rule before 0.16, which both papers used; True for that since.
     :param mode: "soft" or "hard".
     :param method: "BayesShrink" or "VisuShrink".
@@ -131,10 +131,11 @@ class WaveletDenoising(ImageDefence):
     :param channels_first: Images are (N, 3, H, W) instead of (N, H, W, 3).
     :param apply_fit: Denoise when the classifier is fitted.
     :param apply_predict: Denoise when the classifier predicts, and in its gradients.
-    :raises ValueError: If a parameter is not as expected.
+    :raises ValueError: If a parameter is of another kind or out of its range.
     :raises ModuleNotFoundError: If PyWavelets is missing.
     """
 
+    gradient = "bpda"
     params = ["sigma", "rescale_sigma", "mode", "method", "levels", "clip", "clip_values", "channels_first"]  # noqa: RUF012
 
     def __init__(

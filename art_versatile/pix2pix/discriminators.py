@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from art_versatile._checks import check_integer
 from art_versatile.pix2pix.precision import follow_global_policy
 
 __all__ = ["patchgan"]
@@ -25,8 +26,7 @@ def patchgan(filters: int = 64, *, seed: int = 0) -> keras.Model:
     :return: [(N, H, W, 3), (N, H, W, 3)] in [0, 1] -> (N, H/8 - 2, W/8 - 2, 1) logits; 30x30 at 256x256.
     :raises ValueError: If ``filters`` is not a positive integer.
     """
-    if isinstance(filters, bool) or not isinstance(filters, int) or filters < 1:
-        raise ValueError(f"Expected filters to be a positive integer. Received {filters!r}.")
+    check_integer("filters", filters)
     rng = np.random.default_rng(seed)
 
     def block(x: Any, n: int, stride: int, normed: bool, name: str | None = None) -> Any:

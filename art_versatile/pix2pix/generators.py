@@ -8,8 +8,7 @@ input in ``compact``, which keeps one fixed pattern of it at test time.
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from art_versatile._checks import check_bool, check_choice
+from art_versatile._checks import check_bool, check_choice, check_integer, check_number
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
+from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth
 from art_versatile.pix2pix.precision import follow_global_policy
 
 __all__ = [
@@ -30,174 +30,10 @@ __all__ = [
     "mirrored_up",
     "output_noise_left_out",
     "padded_sides",
+    "purified",
 ]
 
 _register = keras.saving.register_keras_serializable(package="art_versatile")
-
-
-@_register
-class SpaceToDepth(layers.Layer):
-    """(N, H, W, C) -> (N, H/f, W/f, C f^2)."""
-
-    def __init__(self, factor: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = factor
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Apply the rearrangement."""
-        return tf.nn.space_to_depth(inputs, self.factor)
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """Shape of the output."""
-        n, h, w, c = input_shape
-        f = self.factor
-        return n, h and h // f, w and w // f, c and c * f * f
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {**super().get_config(), "factor": self.factor}
-
-
-@_register
-class DepthToSpace(SpaceToDepth):
-    """(N, H, W, C f^2) -> (N, H f, W f, C)."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Apply the rearrangement."""
-        return tf.nn.depth_to_space(inputs, self.factor)
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """Shape of the output."""
-        n, h, w, c = input_shape
-        f = self.factor
-        return n, h and h * f, w and w * f, c and c // (f * f)
-
-
-class _SeedGenerator(keras.random.SeedGenerator):
-    """Keras's; of several replicas, whose states are the same, each draws other numbers."""
-
-    def next(self, ordered: bool = True) -> tf.Tensor:
-        """The seed of the next draw."""
-        seed = super().next(ordered)
-        replica = tf.distribute.get_replica_context()
-        if replica is None or replica.num_replicas_in_sync == 1:
-            return seed
-        return tf.random.experimental.stateless_fold_in(seed, tf.cast(replica.replica_id_in_sync_group, seed.dtype))
-
-
-@_register
-class Noise(layers.Layer):
-    """
-    The noise z: Gaussian, new at each call with ``training=True``, one fixed pattern otherwise.
-
-    A perturbation that was computed without the noise loses to a fixed pattern as it does to a random one, and the
-    generator stays a deterministic function, differentiable and without need of EOT.
-
-    :param stddev: Standard deviation, in units of the pixels.
-    :param seed: Seed of the fixed pattern (64x64 pixels, repeated over the image) and of the random one.
-
-    With the attribute ``drawn`` False, an image is left as it is with ``training=True``.
-    """
-
-    def __init__(self, stddev: float, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.stddev, self.seed = float(stddev), int(seed)
-        self.drawn = True
-        self._random = _SeedGenerator(seed)
-        self._fixed = np.random.default_rng(seed).normal(0.0, self.stddev, (1, 64, 64, 3)).astype(np.float32)
-
-    def call(self, image: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Add the noise to (N, H, W, 3)."""
-        shape = tf.shape(image)
-        if training and not self.drawn:
-            return image
-        if training:
-            return image + keras.random.normal(shape, stddev=self.stddev, dtype=image.dtype, seed=self._random)
-        repeats = [1, tf.math.floordiv(shape[1] + 63, 64), tf.math.floordiv(shape[2] + 63, 64), 1]
-        return image + tf.cast(tf.tile(self._fixed, repeats)[:, : shape[1], : shape[2]], image.dtype)
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
-        """Shape of the output: the input's."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}
-
-
-@_register
-class LowPassMix(layers.Layer):
-    """
-    Per-pixel mixture of Gaussian low-pass versions of an image, computed on the packed image.
-
-    ``y = sum_k softmax(gates)_k * (g_{sigma_k} * x)``: a pixel that looks untouched can be kept as it is, one that
-    carries a perturbation can be taken from a blurred version, where the perturbation is weakest. A Gaussian is cut
-    at 2.5 standard deviations. On a space-to-depth image a blur is one dense convolution, which a CPU computes far
-    faster than a depthwise one over three channels.
-
-    :param sigmas: Standard deviations in pixels; 0 is the image itself.
-    :param factor: Space-to-depth factor.
-    """
-
-    def __init__(self, sigmas: Sequence[float], factor: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.sigmas = tuple(float(s) for s in sigmas)
-        self.factor = factor
-        # One (reach in packed pixels, kernel) for each sigma > 0.
-        self._kernels = [self._packed_kernel(s) for s in self.sigmas if s > 0]
-
-    def _packed_kernel(self, sigma: float) -> tuple[int, np.ndarray]:
-        f = self.factor
-        radius = math.ceil(2.5 * sigma)
-        taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-        taps /= taps.sum()
-        reach = math.ceil(radius / f)
-        # rows[b, i, o]: weight of pixel i of packed neighbour b in pixel o of the packed pixel itself.
-        rows = np.zeros((2 * reach + 1, f, f))
-        for out in range(f):
-            for offset, tap in zip(range(-radius, radius + 1), taps, strict=True):
-                block, inside = divmod(out + offset, f)
-                rows[block + reach, inside, out] += tap
-        kernel = np.einsum("ayp,bxq,cd->abyxcpqd", rows, rows, np.eye(3))
-        size, channels = 2 * reach + 1, 3 * f * f
-        return reach, kernel.reshape(size, size, channels, channels).astype(np.float32)
-
-    def call(self, image: tf.Tensor, gates: tf.Tensor, other: tf.Tensor | None = None) -> tf.Tensor:
-        """
-        Mix (N, H, W, 3) by gates (N, H/f, W/f, K f^2) into (N, H/f, W/f, 3 f^2).
-
-        :param image: The image of the low-pass versions.
-        :param gates: Of the K versions, in the order of ``sigmas``; of ``other``, last.
-        :param other: One more image to mix in, as it is.
-        """
-        f = self.factor
-        blurred = []
-        kernels = iter(self._kernels)
-        for sigma in self.sigmas:
-            if sigma == 0:
-                blurred.append(tf.nn.space_to_depth(image, f))
-                continue
-            reach, kernel = next(kernels)
-            pad = [reach * f, reach * f]
-            padded = tf.nn.space_to_depth(tf.pad(image, [[0, 0], pad, pad, [0, 0]], "REFLECT"), f)
-            blurred.append(tf.nn.conv2d(padded, tf.constant(kernel, image.dtype), 1, "VALID"))
-        if other is not None:
-            blurred.append(tf.nn.space_to_depth(other, f))
-        gates = tf.split(gates, len(blurred), axis=-1)
-        peak = tf.stop_gradient(functools.reduce(tf.maximum, gates))
-        weights = [tf.exp(gate - peak) for gate in gates]
-        total = tf.add_n(weights)
-        return tf.add_n([tf.repeat(w / total, 3, axis=-1) * b for w, b in zip(weights, blurred, strict=True)])
-
-    def compute_output_shape(
-        self, image_shape: Sequence[int | None], gates_shape: Sequence[int | None], other_shape: Any = None
-    ) -> Any:
-        """Shape of the output."""
-        return (*gates_shape[:3], 3 * self.factor**2)
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {**super().get_config(), "sigmas": self.sigmas, "factor": self.factor}
 
 
 def padded_sides(generator: keras.Model, height: int, width: int) -> tuple[int, int]:
@@ -206,12 +42,33 @@ def padded_sides(generator: keras.Model, height: int, width: int) -> tuple[int, 
     return height + -height % multiple, width + -width % multiple
 
 
-def mirrored_up(generator: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Images (N, H, W, 3), mirrored at their far edges up to a size that a generator takes."""
-    height, width = images.shape[1:3]
-    padded_height, padded_width = padded_sides(generator, height, width)
-    margins = [(0, 0), (0, padded_height - height), (0, padded_width - width), (0, 0)]
-    return np.pad(images, margins, mode="reflect")
+def mirrored_up(generator: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    """Images (N, H, W, 3), mirrored at their far edges up to a size that a generator takes; H and W may be unknown."""
+    multiple = int(getattr(generator, "size_multiple", 1))
+    for axis in (1, 2):
+        # By index, as tf.pad cannot mirror more than one image.
+        size = tf.shape(images)[axis]
+        period = tf.maximum(2 * size - 2, 1)
+        place = tf.range(tf.math.floordiv(size + multiple - 1, multiple) * multiple) % period
+        place = tf.minimum(place, period - place) % size
+        images = tf.cond(
+            size % multiple == 0,
+            lambda images=images: tf.identity(images),
+            lambda images=images, place=place, axis=axis: tf.gather(images, place, axis=axis),
+        )
+    return images
+
+
+def purified(generator: keras.Model, images: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    """
+    What a generator makes of images of any size: mirrored up to its multiple, generated, cut.
+
+    :param generator: The generator.
+    :param images: (N, H, W, 3) float32 in [0, 1].
+    :param training: With the noise z.
+    """
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    return generator(mirrored_up(generator, images), training=training)[:, :height, :width]
 
 
 @contextlib.contextmanager
@@ -228,11 +85,10 @@ def output_noise_left_out(generator: keras.Model) -> Iterator[None]:
             layer.drawn = drawn
 
 
-def _check_ints(name: str, values: Sequence[int], multiple: int = 1) -> tuple[int, ...]:
-    values = tuple(values)
-    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 or v % multiple for v in values):
-        raise ValueError(f"Expected {name} to be positive integers, multiples of {multiple}. Received {values!r}.")
-    return values
+def _check_integers(name: str, values: Sequence[int], most: int) -> tuple[int, ...]:
+    if not isinstance(values, list | tuple) or not 1 <= len(values) <= 8:
+        raise ValueError(f"Expected {name} to be 1 to 8 integers. Received {values!r}.")
+    return tuple(check_integer(name, value, most=most) for value in values)
 
 
 # The features that a frozen encoder gives at each stride: layer and standard deviation, measured on photographs.
@@ -273,10 +129,10 @@ class CompactGenerator(keras.Model):
     (what a CPU computes best). The network answers two things for every pixel: how to mix low-pass versions of the
     image, and what to add to the mixture.
 
-    :param widths: Channels of each level, finest first.
-    :param blocks: Residual blocks of each level; the last is the bottleneck.
-    :param factor: Space-to-depth factor.
-    :param sigmas: Standard deviations, in pixels, of the low-pass versions; 0 is the image itself.
+    :param widths: Channels of each level, finest first: up to 8 levels of up to 4,096.
+    :param blocks: Residual blocks of each level, 64 together at most; the last is the bottleneck.
+    :param factor: Space-to-depth factor, 2 to 16.
+    :param sigmas: Standard deviations, 0 to 64 pixels, of up to 16 low-pass versions; 0 is the image itself.
     :param noise: Standard deviation, pixels in [0, 1], of the noise z added to the input: random with
         ``training=True``, one fixed pattern otherwise. See :class:`Noise`.
     :param output_noise: Standard deviation of the noise z added to the output, likewise. What the network leaves of a
@@ -314,18 +170,20 @@ class CompactGenerator(keras.Model):
         seed: int = 0,
         name: str = "compact",
     ) -> None:
-        widths, blocks = _check_ints("widths", widths), _check_ints("blocks", blocks)
-        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 2:
-            raise ValueError(f"Expected factor to be an integer of at least 2. Received {factor!r}.")
-        if len(widths) != len(blocks):
-            raise ValueError(f"Expected as many blocks as widths. Received blocks={blocks}, widths={widths}.")
-        if len(sigmas) < 1 or not all(math.isfinite(s) and s >= 0 for s in sigmas):
-            raise ValueError(f"Expected sigmas to be one or more finite numbers of at least 0. Received {sigmas!r}.")
+        widths, blocks = _check_integers("widths", widths, 4096), _check_integers("blocks", blocks, 64)
+        factor = check_integer("factor", factor, 2, 16)
+        if len(widths) != len(blocks) or sum(blocks) > 64:
+            raise ValueError(
+                f"Expected as many blocks as widths, 64 together at most. Received blocks={blocks}, widths={widths}."
+            )
+        if not isinstance(sigmas, list | tuple) or not 1 <= len(sigmas) <= 16:
+            raise ValueError(f"Expected sigmas to be 1 to 16 numbers. Received {sigmas!r}.")
+        sigmas = tuple(check_number("sigmas", sigma, 0, 64) for sigma in sigmas)
         for option, level in (("noise", noise), ("output_noise", output_noise)):
-            if not 0 <= level < 1:
-                raise ValueError(f"Expected {option} in [0, 1). Received {level!r}.")
+            check_number(option, level, 0, 1)
         check_bool("raw_input", raw_input)
         check_bool("raw_base", raw_base)
+        seed = check_integer("seed", seed, 0)
         if encoder is not None:
             check_choice("encoder", encoder, tuple(ENCODERS))
         if encoder_weights not in ("package", None):
@@ -389,15 +247,29 @@ class CompactGenerator(keras.Model):
             "widths": widths,
             "blocks": blocks,
             "factor": factor,
-            "sigmas": tuple(float(s) for s in sigmas),
+            "sigmas": sigmas,
             "noise": float(noise),
             "output_noise": float(output_noise),
             "raw_input": bool(raw_input),
             "raw_base": bool(raw_base),
             "encoder": encoder,
-            "seed": int(seed),
+            "seed": seed,
         }
         follow_global_policy(self)
+
+    @classmethod
+    def least_parameters(cls, config: dict[str, Any]) -> int:
+        """
+        Parameters that it has at least, from its configuration alone: all but those of biases and encoder.
+
+        :param config: Of :meth:`get_config`.
+        """
+        widths, blocks, pixels = config["widths"], config["blocks"], config["factor"] ** 2
+        answers = 3 + len(config["sigmas"]) + config["raw_base"]
+        ends = 9 * pixels * widths[0] * (3 * (1 + config["raw_input"]) + answers)
+        between = sum(8 * a * b for a, b in itertools.pairwise(widths))
+        residual = [18 * n * width**2 for n, width in zip(blocks, widths, strict=True)]
+        return ends + between + 2 * sum(residual) - residual[-1]
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""
@@ -419,8 +291,8 @@ class UNet256Generator(keras.Model):
     BatchNorm of batch size 1, so that an answer does not depend on its batch; there is none on the bottleneck, which
     is 1x1 at 256x256 (InstanceNorm would zero it).
 
-    :param filters: Channels of the first layer, 64 in the paper.
-    :param dropout: Rate of the dropout that stands for the noise z; several replicas draw the same masks.
+    :param filters: Channels of the first layer, 64 in the paper, 1,024 at most.
+    :param dropout: Rate, below 1, of the dropout that stands for the noise z; several replicas draw the same masks.
     :param seed: Seed of the initial weights (normal, mean 0, standard deviation 0.02) and of the dropout.
     """
 
@@ -428,9 +300,10 @@ class UNet256Generator(keras.Model):
     full_precision = ("output", "purified")
 
     def __init__(self, *, filters: int = 64, dropout: float = 0.5, seed: int = 0, name: str = "unet256") -> None:
-        (filters,) = _check_ints("filters", [filters])
-        if not 0 <= dropout < 1:
-            raise ValueError(f"Expected dropout in [0, 1). Received {dropout!r}.")
+        filters = check_integer("filters", filters, most=1024)
+        if check_number("dropout", dropout, 0, 1) == 1:
+            raise ValueError(f"Expected dropout below 1. Received {dropout!r}.")
+        seed = check_integer("seed", seed, 0)
         rng = np.random.default_rng(seed)
 
         def init() -> Any:
@@ -460,8 +333,19 @@ class UNet256Generator(keras.Model):
         x = layers.Conv2DTranspose(3, 4, 2, "same", activation="tanh", kernel_initializer=init(), name="output")(x)
         super().__init__(image, layers.Rescaling(0.5, 0.5, name="purified")(x), name=name)
         self.size_multiple = 256
-        self._arguments = {"filters": filters, "dropout": float(dropout), "seed": int(seed)}
+        self._arguments = {"filters": filters, "dropout": float(dropout), "seed": seed}
         follow_global_policy(self)
+
+    @classmethod
+    def least_parameters(cls, config: dict[str, Any]) -> int:
+        """
+        Parameters that it has at least, from its configuration alone: its 4x4 kernels, without biases and norms.
+
+        :param config: Of :meth:`get_config`.
+        """
+        # Inputs x outputs of the eight convolutions on the way down and the eight on the way up, by filters.
+        down, up = 2 + 8 + 32 + 4 * 64, 64 + 3 * 128 + 64 + 16 + 4
+        return 16 * (config["filters"] ** 2 * (down + up) + 9 * config["filters"])
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""

@@ -38,7 +38,7 @@ class PerceptualLoss:
         handful of hopeless images makes most of the gradient.
     :param preprocess: From pixels in [0, 1] to what the model takes; None where it takes pixels in [0, 1].
     :param probabilities: The model's output is probabilities, not logits.
-    :raises ValueError: If a layer, the distance or a weight is not as expected.
+    :raises ValueError: If a layer, the distance or a weight is none of these.
     """
 
     def __init__(
@@ -64,8 +64,7 @@ class PerceptualLoss:
             raise ValueError(f"Expected layers of {model.name}. Received {unknown}; it has {known}.")
         if not self.layers and not prediction_weight:
             raise ValueError("Expected at least one layer, or a prediction_weight above 0. Received neither.")
-        if distance not in ("l1", "l2"):
-            raise ValueError(f"Expected distance to be 'l1' or 'l2'. Received {distance!r}.")
+        check_choice("distance", distance, ("l1", "l2"))
         check_choice("prediction", prediction, ("kl", "log"))
         if prediction_weight < 0 or min(self.layers.values(), default=0) < 0:
             raise ValueError(f"Expected weights of at least 0. Received {self.layers}, {prediction_weight}.")

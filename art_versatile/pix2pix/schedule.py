@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from art_versatile._checks import check_integer, check_number
 
 __all__ = ["PAPER_SCHEDULE", "LossSchedule", "Stage"]
 
@@ -24,11 +26,9 @@ class Stage:
     perceptual: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ValueError(f"Expected epochs to be an integer of at least 1. Received {self.epochs!r}.")
-        for name, value in (("pixel", self.pixel), ("perceptual", self.perceptual)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"Expected the {name} weight to be finite and at least 0. Received {value!r}.")
+        check_integer("epochs", self.epochs)
+        check_number("pixel", self.pixel, 0, sys.float_info.max)
+        check_number("perceptual", self.perceptual, 0, sys.float_info.max)
 
 
 class LossSchedule:
@@ -71,8 +71,7 @@ class LossSchedule:
 
         :param epochs: At least 1.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ValueError(f"Expected epochs to be an integer of at least 1. Received {epochs!r}.")
+        check_integer("epochs", epochs)
         ends: list[int] = []
         passed, last = 0, len(self.stages) - 1
         for index, stage in enumerate(self.stages):

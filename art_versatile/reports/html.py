@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from art_versatile._checks import check_images
+from art_versatile._checks import check_images, check_integer
 from art_versatile._files import write_text_atomically
 from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, Check, EvaluationRecord
 from art_versatile.reports.tables import (
@@ -210,8 +210,7 @@ def write_report(
     if not isinstance(title, str) or not title.strip():
         raise ValueError(f"Expected title to be a non-empty string. Received {title!r}.")
     for name, value, low, high in (("max_side", max_side, 16, 4096), ("jpeg_quality", jpeg_quality, 1, 95)):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"Expected {name} to be an integer between {low} and {high}. Received {value!r}.")
+        check_integer(name, value, low, high)
     panels = list(panels)
     for panel in panels:
         if not isinstance(panel, Panel):

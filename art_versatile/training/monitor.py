@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from art_versatile._checks import check_integer
 from art_versatile.pairs.memory import MemoryPairs
-from art_versatile.pix2pix.generators import mirrored_up
+from art_versatile.pix2pix.generators import purified
 
 __all__ = ["Monitor", "Progress", "RecoveredAccuracy", "Validation", "patience_is_over", "purifying", "since_best"]
 
@@ -113,13 +113,8 @@ def purifying(generator: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
     :param generator: (N, H, W, 3) in [0, 1] -> the same shape; its weights may change between the calls.
     """
-    compiled = tf.function(lambda images: generator(images, training=False), reduce_retracing=True)
-
-    def purify(images: np.ndarray) -> np.ndarray:
-        height, width = images.shape[1:3]
-        return compiled(tf.constant(mirrored_up(generator, images))).numpy()[:, :height, :width]
-
-    return purify
+    compiled = tf.function(lambda images: purified(generator, images), reduce_retracing=True)
+    return lambda images: compiled(tf.constant(images)).numpy()
 
 
 def since_best(history: Sequence[Mapping[str, float]], monitor: str) -> int:

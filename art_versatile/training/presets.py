@@ -179,7 +179,7 @@ def new_generator(preset: str | Preset = "compact", seed: int = 0) -> CompactGen
     if preset.architecture != "compact" or options.get("encoder") is None or "encoder_weights" in options:
         return build_generator(preset.architecture, **options)
     generator = build_generator(preset.architecture, **options, encoder_weights=None)
-    shipped, _ = weights.load(preset.architecture)
+    shipped, _ = weights.load_shipped(preset.architecture)
     known = {layer.name: layer for layer in shipped.get_layer("encoder").layers}
     for layer in generator.get_layer("encoder").layers:
         layer.set_weights(known[layer.name].get_weights())

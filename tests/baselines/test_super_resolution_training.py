@@ -231,7 +231,7 @@ class TestTraining:
             ({"patch": 17}, ValueError, r"Expected images .* of at least 34x34 pixels. Received \(33, 40, 3\)"),
             ({"patch": 1.5}, ValueError, "Expected patch to be an integer"),
             ({"batch_size": 0}, ValueError, "Expected batch_size"),
-            ({"learning_rate": -1}, ValueError, "Expected learning_rate to be a positive number. Received -1"),
+            ({"learning_rate": -1}, ValueError, "Expected learning_rate to be a positive finite number. Received -1"),
             ({"decay": "linear"}, ValueError, r"Expected decay to be one of \['cosine', 'halving'\]"),
             ({"dtype": "int8"}, ValueError, r"Expected dtype to be one of \['float32', 'float16'\]"),
             ({"network": "large"}, ValueError, r"Expected a network in \['edsr_baseline', 'small'\]"),

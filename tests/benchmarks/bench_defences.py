@@ -39,7 +39,7 @@ def super_resolution(network: str) -> Any:
     """The WD+SR defence."""
     from art_versatile.baselines import SuperResolution
 
-    return SuperResolution(network=network)
+    return SuperResolution(network=network, output_size="input")
 
 
 def defences() -> dict[str, tuple[Callable[[], Any], bool]]:

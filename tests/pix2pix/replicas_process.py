@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from art_versatile.pix2pix import LossSchedule, Pix2Pix
-from art_versatile.pix2pix.generators import Noise
+from art_versatile.pix2pix.layers import Noise
 
 
 def make() -> Pix2Pix:

@@ -520,9 +520,9 @@ def test_equal_input_gives_an_equal_page(tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({"title": " "}, ValueError, "title to be a non-empty string. Received ' '"),
-        ({"max_side": 8}, ValueError, "max_side to be an integer between 16 and 4096. Received 8"),
+        ({"max_side": 8}, ValueError, "max_side to be an integer from 16 to 4096. Received 8"),
         ({"max_side": 64.0}, ValueError, "max_side to be an integer .* Received 64.0"),
-        ({"jpeg_quality": 100}, ValueError, "jpeg_quality to be an integer between 1 and 95. Received 100"),
+        ({"jpeg_quality": 100}, ValueError, "jpeg_quality to be an integer from 1 to 95. Received 100"),
         ({"jpeg_quality": True}, ValueError, "jpeg_quality to be an integer .* Received True"),
         ({"panels": [1]}, TypeError, "panels to be Panels. Received int"),
         ({"records": []}, ValueError, "at least one record. Received none"),

@@ -611,7 +611,7 @@ class TestParameters:
             ({"crop": 23, **PLAIN}, "multiples of 2 pixels for compact. Received crop=23 of images 24x24"),
             ({"crop": 22}, "Expected at least 24x24 pixels for a PatchGAN. Received 22x22."),
             ({"architecture": "big"}, "Expected a generator in ['compact', 'unet256']. Received 'big'."),
-            ({"discriminator": 0}, "Expected filters to be a positive integer. Received 0."),
+            ({"discriminator": 0}, "Expected filters to be an integer of at least 1. Received 0."),
         ],
     )
     def test_errors_come_before_there_are_pairs(self, tmp_path, arguments, message):
