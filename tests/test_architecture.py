@@ -23,11 +23,12 @@ ALLOWED = {
     "training": {"base", "weights", "pix2pix", "pairs"},
     "trainer": {"base", "attacks", "pairs", "pix2pix", "purifier", "training"},
     "evaluation": {"base", "attacks"},
-    "reports": {"base", "evaluation"},
+    "physical": {"base", "images", "attacks"},
+    "reports": {"base", "evaluation", "physical"},
     "baselines": {"base", "images", "weights"},
     "experiments": {
         "base", "images", "classifiers", "pix2pix", "weights", "purifier", "attacks", "pairs", "training", "trainer",
-        "evaluation", "reports", "baselines",
+        "evaluation", "reports", "baselines", "physical",
     },
 }  # fmt: skip
 FREE = {"cli", "__main__", "__init__"}
