@@ -58,10 +58,10 @@ class PrintAndPhotograph(ImageDefence):
     A printer, a camera and the cutting out, as one random transform, drawn anew for each image of each call.
 
     In this order: the printer's tone (dot gain) and its ink and paper; blur, of the spreading ink and of the lens; the
-    perspective of a camera held by hand, sampled at the camera's resolution, white paper around the picture; the light's
-    strength and colour, flare; shot and read noise, saturation; the camera's tone curve; JPEG; the perspective undone,
-    but for an error, at the size of the picture. Blur, light and noise act on linear light (the sRGB curve undone), as
-    they do in a camera. An attack goes through it as one through a random defence: the mean over draws (EOT).
+    perspective of a camera held by hand, sampled at the camera's resolution, white paper around the picture; strength
+    and colour of the light, flare; shot and read noise, saturation; the camera's tone curve; JPEG; the perspective
+    undone, but for an error, at the size of the picture. Blur, light and noise act on linear light (the sRGB curve
+    undone), as they do in a camera. An attack goes through it as one through a random defence: the mean over draws (EOT).
 
     Differentiable: the gradient is that of the very draw that the images went through, exact but for JPEG (and the 8
     bits that it stores), which is the identity on the way back (BPDA, Athalye et al., arXiv 1802.00420). Where the
@@ -90,12 +90,14 @@ class PrintAndPhotograph(ImageDefence):
     :param defocus: Standard deviation of the lens's blur, in pixels of the picture. Assumed.
     :param exposure: Factor on the light. Assumed; EOT's 3D prints: 0.5 to 2.0, of stored values.
     :param light_colour: Factor on the light, each channel. Assumed; EOT's 3D prints: 0.7 to 1.3, of stored values.
-    :param flare: Light added everywhere, share of full scale. Assumed; EOT's 3D prints: -0.15 to 0.15, of stored values.
+    :param flare: Light added everywhere, share of full scale. Assumed; EOT's 3D prints: -0.15 to 0.15, of stored
+        values.
     :param shot_noise: Standard deviation at full scale, share of it; it grows with the root of the light. Assumed; EOT:
         0 to 0.1, of stored values, at any brightness.
     :param read_noise: Standard deviation in the dark, share of full scale. Assumed.
     :param gamma: Exponent of the camera's tone curve on stored values. Assumed.
-    :param jpeg_quality: Pillow's, two integers from 1 to 100; None stores no JPEG. Assumed; Kurakin et al. go down to 10.
+    :param jpeg_quality: Pillow's, two integers from 1 to 100; None stores no JPEG. Assumed; Kurakin et al. go down to
+        10.
     :param seed: Seed of the draws; None takes one from the operating system.
     :param clip_values: Minimum and maximum of the pixels.
     :param channels_first: Images are (N, 3, H, W) instead of (N, H, W, 3).
@@ -288,8 +290,8 @@ class PrintAndPhotograph(ImageDefence):
     def _sensed(self, light: tf.Tensor, shot: tf.Tensor, read: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         if max(self.shot_noise[1], self.read_noise[1]) > 0:
             shape = tf.shape(light)[1:]
-            noise = tf.map_fn(lambda seed: tf.random.stateless_normal(shape, seed), seeds, fn_output_signature=tf.float32)
-            light += noise * tf.sqrt(shot**2 * light + read**2 + 1e-8)
+            drawn = tf.map_fn(lambda s: tf.random.stateless_normal(shape, s), seeds, fn_output_signature=tf.float32)
+            light += drawn * tf.sqrt(shot**2 * light + read**2 + 1e-8)
         return tf.clip_by_value(light, 0.0, 1.0)
 
     def __getstate__(self) -> dict[str, Any]:

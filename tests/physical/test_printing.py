@@ -58,7 +58,8 @@ class TestEffects:
         assert 1e-4 < difference.max() < 0.04
 
     def test_a_coarse_camera_loses_the_fine_pattern(self):
-        stripes = np.tile(np.array([0.2, 0.8], np.float32), 16)[None, None, :, None] * np.ones((1, 32, 1, 3), np.float32)
+        stripes = np.full((1, 32, 32, 3), 0.2, np.float32)
+        stripes[:, :, ::2] = 0.8
         kept = [PrintAndPhotograph.perfect(scale=(s, s))(stripes)[0][0, 16, 8:24, 0].std() for s in (4.0, 0.5)]
         assert kept[0] > 0.15
         assert kept[1] < 0.05
@@ -66,7 +67,8 @@ class TestEffects:
     def test_registration_moves_the_picture(self, images):
         x = np.repeat(images[:1], 50, axis=0)
         ramp = np.broadcast_to(np.linspace(0.2, 0.8, 28, dtype=np.float32)[None, None, :, None], x.shape)
-        moved = PrintAndPhotograph.perfect(registration=0.1, seed=SEED)(ramp.copy())[0][:, 10, 14, 0] - ramp[0, 10, 14, 0]
+        photographs = PrintAndPhotograph.perfect(registration=0.1, seed=SEED)(ramp.copy())[0]
+        moved = photographs[:, 10, 14, 0] - ramp[0, 10, 14, 0]
         # The mean of four corners' moves, each uniform in +-0.1 of a side that the ramp climbs 0.6 x 28/27 along.
         expected = 0.6 * 28 / 27 * 0.1 / np.sqrt(3) / 2
         assert 0.6 * expected < moved.std() < 1.4 * expected
