@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from art_versatile.physical.printing import PrintAndPhotograph
     from art_versatile.physical.sheet import make_sheet
     from art_versatile.physical.sheet_reading import ReadPicture, ReadSheet, read_sheet
-    from art_versatile.physical.study import destruction_rate, printed_study
+    from art_versatile.physical.study import attack_printed, destruction_rate, printed_study
 
 __all__ = [
     "PrintAndPhotograph",
     "ReadPicture",
     "ReadSheet",
+    "attack_printed",
     "destruction_rate",
     "make_sheet",
     "printed_study",
@@ -25,6 +26,7 @@ _HOME = {
     "PrintAndPhotograph": "printing",
     "ReadPicture": "sheet_reading",
     "ReadSheet": "sheet_reading",
+    "attack_printed": "study",
     "destruction_rate": "study",
     "make_sheet": "sheet",
     "printed_study": "study",

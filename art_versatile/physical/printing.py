@@ -61,7 +61,8 @@ class PrintAndPhotograph(ImageDefence):
     perspective of a camera held by hand, sampled at the camera's resolution, white paper around the picture; strength
     and colour of the light, flare; shot and read noise, saturation; the camera's tone curve; JPEG; the perspective
     undone, but for an error, at the size of the picture. Blur, light and noise act on linear light (the sRGB curve
-    undone), as they do in a camera. An attack goes through it as one through a random defence: the mean over draws (EOT).
+    undone), as they do in a camera. An attack goes through it as through a random defence: by the mean over draws
+    (EOT).
 
     Differentiable: the gradient is that of the very draw that the images went through, exact but for JPEG (and the 8
     bits that it stores), which is the identity on the way back (BPDA, Athalye et al., arXiv 1802.00420). Where the
@@ -335,7 +336,6 @@ def _homography(corners: tf.Tensor) -> tf.Tensor:
     along, down = p1 - p0 + g[:, None] * p1, p3 - p0 + h[:, None] * p3
     rows = [tf.stack([along[:, i], down[:, i], p0[:, i]], axis=1) for i in (0, 1)]
     return tf.stack([*rows, tf.stack([g, h, tf.ones_like(g)], axis=1)], axis=1)
-
 
 
 def _sampled(images: tf.Tensor, matrices: tf.Tensor, shape: tf.Tensor, size: tf.Tensor, border: int) -> tf.Tensor:

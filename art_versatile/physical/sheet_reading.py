@@ -187,7 +187,7 @@ def _markers(grey: np.ndarray) -> Iterator[_Marker]:
             corners = _quadrilateral(labels[place] == number)
             if corners is None:
                 continue
-            refined = _refined(grey, corners + [place[1].start, place[0].start])
+            refined = _refined(grey, corners + np.array([place[1].start, place[0].start]))
             marker = None if refined is None else _decoded(grey, refined)
             if marker is not None:
                 yield marker
@@ -263,11 +263,11 @@ def _decoded(grey: np.ndarray, corners: np.ndarray) -> _Marker | None:
     return _Marker(corners, inner.astype(int), contrast) if framed and contrast > 0.05 else None
 
 
-def _one_page(
-    sheet: Mapping[str, Any], markers: Iterator[_Marker]
-) -> tuple[Mapping[str, Any], list[np.ndarray]]:
+def _one_page(sheet: Mapping[str, Any], markers: Iterator[_Marker]) -> tuple[Mapping[str, Any], list[np.ndarray]]:
     """The page that all four markers are there of, and their corners (4, 2) as they lie on the page."""
-    known = [(p, c, marker["word"]) for p, page in enumerate(sheet["pages"]) for c, marker in enumerate(page["markers"])]
+    known = [
+        (p, c, marker["word"]) for p, page in enumerate(sheet["pages"]) for c, marker in enumerate(page["markers"])
+    ]
     found: dict[tuple[int, int], tuple[float, np.ndarray]] = {}
     for marker in markers:
         for turn in range(4):
