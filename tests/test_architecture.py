@@ -92,6 +92,7 @@ def test_reports_read_records_only():
         "import art_versatile.weights, art_versatile.images, art_versatile.evaluation.records",
         "import art_versatile.attacks, art_versatile.attacks.seeding",
         "import art_versatile.pairs",
+        "import art_versatile.physical, art_versatile.physical.sheet_reading",
     ],
 )
 def test_import_is_light(statement):

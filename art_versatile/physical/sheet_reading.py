@@ -82,7 +82,7 @@ def read_sheet(
     dark squares by a global and two local thresholds; a square counts if its frame is black and its 16 cells are a word
     of the sheet but for one bit at most. A projective map is fitted to their 16 corners.
 
-    :param photograph: An image file (8 or 16 bits a channel, its EXIF rotation is applied), or an array (H, W, 3) of
+    :param photograph: An image file (8 bits a channel, its EXIF rotation is applied), or an array (H, W, 3) of
         uint8, or of floats in [0, 1].
     :param sheet: The JSON file that :func:`~art_versatile.physical.make_sheet` wrote, or its content.
     :param balance: Make the paper white and the markers black: a linear map for each channel; the paper's brightness
@@ -142,8 +142,9 @@ def _load_photograph(photograph: str | os.PathLike[str] | np.ndarray, max_pixels
                     "Expected a photograph of uint8, or of floats in [0, 1]. "
                     f"Received {photograph.dtype} from {low:g} to {high:g}."
                 )
-            photograph = np.round(np.clip(photograph, 0, 1) * 255).astype(np.uint8)
-        image = Image.fromarray(photograph)
+            image = Image.fromarray(np.round(np.clip(photograph, 0, 1) * 255).astype(np.uint8))
+        else:
+            image = Image.fromarray(photograph)
     else:
         image = _open(Path(photograph), max_pixels)
     excess = image.width * image.height / max_pixels
@@ -164,7 +165,8 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
             if file.mode in ("I", "F") or file.mode.startswith("I;16"):
                 raise ValueError(f"pixels of mode {file.mode}")
             shrink = math.sqrt(max(1.0, file.width * file.height / max_pixels))
-            file.draft("RGB", [math.ceil(side / shrink) for side in file.size])  # JPEG: decoded at a fraction
+            least = math.ceil(file.width / shrink), math.ceil(file.height / shrink)
+            file.draft("RGB", least)  # JPEG: decoded at a fraction
             return ImageOps.exif_transpose(file).convert("RGB")
     except FileNotFoundError:
         raise
