@@ -41,7 +41,7 @@ _FACTS = ("attack", "eps", "eot_samples", "threat_model")
 
 def destruction_rate(clean: np.ndarray, attacked: np.ndarray, transformed: np.ndarray) -> float | None:
     """
-    Share of the adversarial images that a transform makes harmless (Kurakin et al., arXiv 1607.02533, section 4.1).
+    Share of the adversarial images that a transform makes harmless (Kurakin et al., arXiv 1607.02533).
 
     An image counts if it is classified right when clean and wrong when attacked; it is destroyed if it is classified
     right after the transform.
