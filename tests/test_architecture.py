@@ -27,11 +27,12 @@ ALLOWED = {
     "training": {"base", "weights", "pix2pix", "pairs"},
     "trainer": {"base", "attacks", "defended", "pairs", "pix2pix", "purifier", "training"},
     "evaluation": {"base", "attacks"},
-    "reports": {"base", "evaluation"},
+    "physical": {"base", "images", "attacks", "compiled"},
+    "reports": {"base", "evaluation", "physical"},
     "baselines": {"base", "images", "pix2pix", "weights", "training"},
     "experiments": {
         "base", "images", "classifiers", "pix2pix", "weights", "purifier", "compiled", "attacks", "pairs", "training",
-        "trainer", "evaluation", "reports", "baselines",
+        "trainer", "evaluation", "reports", "baselines", "physical",
     },
 }  # fmt: skip
 FREE = {"cli", "__main__", "__init__"}
@@ -117,6 +118,7 @@ def test_reports_read_records_only():
         "import art_versatile.attacks, art_versatile.attacks.seeding",
         "import art_versatile.pairs",
         "import art_versatile.baselines",
+        "import art_versatile.physical, art_versatile.physical.sheet_reading",
     ],
 )
 def test_import_is_light(statement):

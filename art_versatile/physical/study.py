@@ -1,0 +1,350 @@
+"""How much of an attack survives a printer and a camera, with and without a defence behind them: a simulated study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from art.attacks.evasion import ProjectedGradientDescent
+from tqdm.auto import tqdm
+
+from art_versatile._checks import (
+    check_batch_size,
+    check_bool,
+    check_choice,
+    check_clip_values,
+    check_images,
+    check_integer,
+    check_number,
+)
+from art_versatile._files import write_text_atomically
+from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy, compile_attack, compile_classifier
+from art_versatile.attacks.description import plain_value
+from art_versatile.attacks.seeding import isolated_seed
+from art_versatile.physical.printing import PrintAndPhotograph
+
+__all__ = ["ATTACKS", "attack_printed", "destruction_rate", "printed_study"]
+
+ATTACKS = ("PGD", "MI-FGSM")
+_FORMAT = "art-versatile printed study 1"
+_NO_DEFENCE = "none"
+_CLEAN = "clean"
+_FACTS = ("attack", "eps", "eot_samples", "threat_model")
+
+
+def destruction_rate(clean: np.ndarray, attacked: np.ndarray, transformed: np.ndarray) -> float | None:
+    """
+    Share of the adversarial images that a transform makes harmless (Kurakin et al., arXiv 1607.02533).
+
+    An image counts if it is classified right when clean and wrong when attacked; it is destroyed if it is classified
+    right after the transform.
+
+    :param clean: (N,) bool: which clean images are classified right.
+    :param attacked: (N,) bool: which attacked images are.
+    :param transformed: (N,) or (draws, N) bool: which attacked and transformed images are; the mean over
+        draws is taken.
+    :return: 0 to 1; None where no image counts.
+    :raises ValueError: If the shapes are not as expected or the values are not of bool.
+    """
+    clean, attacked, transformed = (np.asarray(array) for array in (clean, attacked, transformed))
+    if any(array.dtype != bool for array in (clean, attacked, transformed)):
+        raise ValueError("Expected clean, attacked and transformed of bool. Received another dtype.")
+    if clean.ndim != 1 or attacked.shape != clean.shape or transformed.shape[-1:] != clean.shape or 0 in clean.shape:
+        shapes = clean.shape, attacked.shape, transformed.shape
+        raise ValueError(f"Expected shapes (N,), (N,) and (N,) or (draws, N). Received {shapes}.")
+    counts = clean & ~attacked
+    return float(transformed[..., counts].mean()) if counts.any() else None
+
+
+def attack_printed(
+    classifier: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    attack: str = "PGD",
+    eps: float = 16 / 255,
+    max_iter: int = 40,
+    eot_samples: int = 10,
+    printing: PrintAndPhotograph | None = None,
+    defence: Any = None,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> np.ndarray:
+    """
+    Attack images so that they stay adversarial when they are printed and photographed.
+
+    Each gradient is the mean over draws of the transform (EOT, Athalye et al., arXiv 1707.07397), each step 2.5 eps /
+    iterations, the bound L-infinity.
+
+    :param classifier: An undefended ART ``TensorFlowV2Classifier`` or ``KerasClassifier`` with ``clip_values``.
+    :param x: Images (N, H, W, 3) in ``clip_values``, or (N, 3, H, W) where the classifier has channels first.
+    :param y: True class indices (N,).
+    :param attack: "PGD" (one random start) or "MI-FGSM" (decay 1).
+    :param eps: Budget, as a share of the pixel range.
+    :param max_iter: Iterations.
+    :param eot_samples: Draws a gradient is the mean of; 0 attacks without the transform.
+    :param printing: The transform; None takes the default one. Its own seed is not used.
+    :param defence: An ART preprocessor behind the transform, whose gradient the attack takes too (adaptive).
+    :param batch_size: Images attacked at once.
+    :param seed: Of the attack and of the transform's draws.
+    :return: Adversarial images, as ``x``.
+    :raises ValueError: If a parameter is not as expected.
+    :raises TypeError: If the classifier cannot be compiled.
+    """
+    clip, x, y = _checked(classifier, x, y)
+    check_choice("attack", attack, ATTACKS)
+    check_number("eps", eps, np.nextafter(0, 1), 1)
+    check_integer("max_iter", max_iter)
+    check_integer("eot_samples", eot_samples, 0)
+    check_batch_size(batch_size)
+    in_front = [] if eot_samples == 0 else [_seeded(classifier, printing, seed, "attack", attack, eps)]
+    if defence is not None:
+        in_front.append(defence)
+    target = compile_classifier(classifier, eot_samples=max(eot_samples, 1), seed=seed)
+    target.set_params(preprocessing_defences=in_front)
+    budget = float(eps) * (clip[1] - clip[0])
+    options: dict[str, Any] = {
+        "norm": np.inf,
+        "eps": budget,
+        "eps_step": 2.5 * budget / max_iter,
+        "max_iter": max_iter,
+        "batch_size": batch_size,
+        "verbose": False,
+    }
+    if attack == "PGD":
+        made = ProjectedGradientDescent(target, num_random_init=1, **options)
+    else:
+        made = MomentumIterativeMethodNumpy(target, decay=1.0, **options)
+    with isolated_seed(_word(seed, attack, eps)):
+        return compile_attack(made).generate(x, np.eye(target.nb_classes, dtype=np.float32)[y])
+
+
+def printed_study(
+    classifier: Any,
+    defences: Mapping[str, Any],
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    file: str | os.PathLike[str] | None = None,
+    attacks: Sequence[str] = ATTACKS,
+    eps: Sequence[float] = (8 / 255, 16 / 255),
+    max_iter: int = 40,
+    eot_samples: int = 10,
+    draws: int = 5,
+    without_printing: bool = True,
+    adaptive: bool = False,
+    printing: PrintAndPhotograph | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    verbose: bool = True,
+) -> list[dict[str, Any]]:
+    """
+    Print clean and attacked images (simulated), photograph each several times, classify with and without defences.
+
+    Every defence sees the same photographs. A row is a dictionary of JSON values:
+
+    - "attack" ("clean", "PGD", "MI-FGSM"), "eps" (share of the pixel range), "eot_samples" (0: the attack does not know
+      of the printing), "threat_model" ("clean"; "static": it does not know of a defence; "adaptive": it goes through
+      the printing and through the row's defence), "defence" ("none" or a name), "n" images, "draws";
+    - "accuracy_unprinted": share classified right with the defence, not printed;
+    - "accuracy": the same after printing, mean over the draws; "right": for each image, in how many draws;
+    - "destruction_rate": see :func:`destruction_rate`, None for "clean". Before the transform there is neither printing
+      nor a defence, after it there are both.
+
+    :param classifier: An undefended ART ``TensorFlowV2Classifier`` or ``KerasClassifier`` with ``clip_values``.
+    :param defences: Name -> ART preprocessor, applied to the photographs.
+    :param x: Images (N, H, W, 3) in ``clip_values``, or (N, 3, H, W) where the classifier has channels first.
+    :param y: True class indices (N,).
+    :param file: A JSON file, written after each attack; a later call with the same settings goes on with it.
+    :param attacks: Out of ``ATTACKS``.
+    :param eps: Budgets in L-infinity, as shares of the pixel range.
+    :param max_iter: Iterations of an attack.
+    :param eot_samples: Draws of the transform that a gradient is the mean of, at least 1.
+    :param draws: Photographs of each printed image.
+    :param without_printing: Also attack without the transform.
+    :param adaptive: Also attack through the transform and each defence.
+    :param printing: The transform; None takes the default one. Its own seed is not used.
+    :param batch_size: Images at once.
+    :param seed: Of the attacks and of all draws.
+    :param verbose: Show a progress bar, one step an attack.
+    :return: The rows: clean ones first, then attack by attack.
+    :raises ValueError: If a parameter is not as expected, or the file is of another study.
+    """
+    _, x, y = _checked(classifier, x, y)
+    for name, number in (("max_iter", max_iter), ("eot_samples", eot_samples), ("draws", draws)):
+        check_integer(name, number)
+    for name, flag in (("without_printing", without_printing), ("adaptive", adaptive), ("verbose", verbose)):
+        check_bool(name, flag)
+    check_batch_size(batch_size)
+    check_integer("seed", seed, 0)
+    if _NO_DEFENCE in defences:
+        raise ValueError(f"Expected defences by names other than {_NO_DEFENCE!r}. Received {list(defences)}.")
+    cells = _cells(list(defences), attacks, eps, eot_samples, without_printing=without_printing, adaptive=adaptive)
+    answers = classifier.predict(x, batch_size=batch_size).argmax(axis=1)
+    settings = {
+        "images_sha256": hashlib.sha256(np.ascontiguousarray(x, "<f4").tobytes()).hexdigest(),
+        "labels": y.tolist(),
+        "answers": answers.tolist(),
+        "defences": {name: _described(defence) for name, defence in defences.items()},
+        "printing": {**_described(_seeded(classifier, printing)), "seed": None},
+        **{"max_iter": max_iter, "draws": draws, "batch_size": batch_size, "seed": seed},
+    }
+    known, rows = _Rows(file, settings), []
+    for facts, among in tqdm(cells, desc="printed study", disable=not verbose):
+        if known.missing(facts, among):
+            images = x
+            if facts["threat_model"] != _CLEAN:
+                images = attack_printed(
+                    classifier,
+                    x,
+                    y,
+                    **{name: facts[name] for name in ("attack", "eps", "eot_samples")},
+                    max_iter=max_iter,
+                    printing=printing,
+                    defence=defences[among[0]] if facts["threat_model"] == "adaptive" else None,
+                    batch_size=batch_size,
+                    seed=seed,
+                )
+            # All attacks are photographed alike: rows differ by the images alone.
+            photographs = [_seeded(classifier, printing, seed, "photograph", k)(images)[0] for k in range(draws)]
+            behind = {name: defences.get(name) for name in among}
+            known.add(facts, _results(classifier, behind, images, photographs, y, answers == y, batch_size))
+        rows += known.of(facts, among)
+    return rows
+
+
+def _cells(
+    defences: list[str],
+    attacks: Sequence[str],
+    eps: Sequence[float],
+    eot_samples: int,
+    *,
+    without_printing: bool,
+    adaptive: bool,
+) -> list[tuple[dict[str, Any], list[str]]]:
+    """What is attacked how, and the defences that look at the result."""
+    cells: list[tuple[tuple[Any, ...], list[str]]] = [((_CLEAN, 0.0, 0, _CLEAN), [_NO_DEFENCE, *defences])]
+    for name in attacks:
+        check_choice("attacks", name, ATTACKS)
+        for budget in eps:
+            check_number("eps", budget, np.nextafter(0, 1), 1)
+            for samples in (0, eot_samples) if without_printing else (eot_samples,):
+                cells.append(((name, float(budget), samples, "static"), [_NO_DEFENCE, *defences]))
+            if adaptive:
+                cells += [((name, float(budget), eot_samples, "adaptive"), [defence]) for defence in defences]
+    return [(dict(zip(_FACTS, values, strict=True)), among) for values, among in cells]
+
+
+class _Rows:
+    """The rows of a study, in a file or in memory."""
+
+    def __init__(self, file: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> None:
+        self.file = None if file is None else Path(file)
+        self.content: dict[str, Any] = {"format": _FORMAT, "settings": dict(settings), "rows": []}
+        if self.file is None or not self.file.exists():
+            return
+        try:
+            found = json.loads(self.file.read_text(encoding="utf-8"))
+        except ValueError as err:
+            raise ValueError(f"Expected the JSON file of a study in {file}. Received another: {err}") from err
+        if not isinstance(found, dict) or found.get("format") != _FORMAT:
+            raise ValueError(f"Expected a file of format {_FORMAT!r} in {file}. Received another.")
+        before = found.get("settings", {})
+        # Through JSON, as the file went: tuples are lists there.
+        now = json.loads(json.dumps(self.content["settings"]))
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if changed:
+            raise ValueError(f"Expected the settings of the study in {file}. Received other {', '.join(changed)}.")
+        self.content = found
+
+    def of(self, facts: Mapping[str, Any], among: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows with these facts, in the order of the defences."""
+        rows = [row for row in self.content["rows"] if all(row[name] == value for name, value in facts.items())]
+        return sorted((row for row in rows if row["defence"] in among), key=lambda row: among.index(row["defence"]))
+
+    def missing(self, facts: Mapping[str, Any], among: Sequence[str]) -> bool:
+        return len(self.of(facts, among)) < len(among)
+
+    def add(self, facts: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+        among = [result["defence"] for result in results]
+        old = self.of(facts, among)
+        self.content["rows"] = [row for row in self.content["rows"] if row not in old]
+        self.content["rows"] += [{**facts, **result} for result in results]
+        if self.file is not None:
+            write_text_atomically(self.file, json.dumps(self.content, indent=1, allow_nan=False) + "\n")
+
+
+def _checked(classifier: Any, x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], np.ndarray, np.ndarray]:
+    if getattr(classifier, "clip_values", None) is None:
+        raise ValueError("Expected an ART classifier with clip_values. Received one without.")
+    if classifier.preprocessing_defences:
+        raise ValueError(f"Expected an undefended classifier. Received one with {classifier.preprocessing_defences}.")
+    low, high = classifier.clip_values
+    clip = check_clip_values((np.min(low), np.max(high)))
+    x = check_images(x, clip, channels_first=bool(getattr(classifier, "channels_first", False)))
+    y = np.asarray(y)
+    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"Expected y to be {len(x)} class indices. Received shape {y.shape}, dtype {y.dtype}.")
+    if y.min() < 0 or y.max() >= classifier.nb_classes:
+        raise ValueError(f"Expected y from 0 to {classifier.nb_classes - 1}. Received {y.min()} to {y.max()}.")
+    return clip, x, y
+
+
+def _seeded(classifier: Any, printing: PrintAndPhotograph | None, *words: Any) -> PrintAndPhotograph:
+    """The transform, or the default one for this classifier, with a seed made of some words."""
+    if printing is None:
+        low, high = classifier.clip_values
+        layout = bool(getattr(classifier, "channels_first", False))
+        printing = PrintAndPhotograph(clip_values=(float(np.min(low)), float(np.max(high))), channels_first=layout)
+    if not isinstance(printing, PrintAndPhotograph):
+        raise ValueError(f"Expected printing to be a PrintAndPhotograph. Received {type(printing).__name__}.")
+    return PrintAndPhotograph(**{**{name: getattr(printing, name) for name in printing.params}, "seed": _word(*words)})
+
+
+def _word(*words: Any) -> int:
+    return zlib.crc32(json.dumps(words).encode())
+
+
+def _described(defence: Any) -> dict[str, Any]:
+    parameters = {name: plain_value(getattr(defence, name)) for name in getattr(defence, "params", ())}
+    return {"class": type(defence).__name__, **parameters}
+
+
+def _results(
+    classifier: Any,
+    defences: Mapping[str, Any],
+    images: np.ndarray,
+    photographs: Sequence[np.ndarray],
+    y: np.ndarray,
+    clean: np.ndarray,
+    batch_size: int,
+) -> list[dict[str, Any]]:
+    """For each defence what is right before and after printing."""
+
+    def right(defence: Any, pictures: np.ndarray) -> np.ndarray:
+        defended = pictures if defence is None else defence(pictures)[0]
+        return classifier.predict(defended, batch_size=batch_size).argmax(axis=1) == y
+
+    attacked = right(None, images)
+    results = []
+    for name, defence in defences.items():
+        unprinted = attacked if defence is None else right(defence, images)
+        printed = np.stack([right(defence, pictures) for pictures in photographs])
+        results.append(
+            {
+                "defence": name,
+                "n": len(images),
+                "draws": len(photographs),
+                "accuracy_unprinted": float(unprinted.mean()),
+                "accuracy": float(printed.mean()),
+                "destruction_rate": destruction_rate(clean, attacked, printed),
+                "right": printed.sum(axis=0).tolist(),
+            }
+        )
+    return results
