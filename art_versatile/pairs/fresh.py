@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-__all__ = ["FreshPairs", "Recipe"]
+__all__ = ["FreshPairs", "RandomViews", "Recipe", "Victim"]
 
 ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM")
 
-# What FreshPairs.dataset may be asked for, as that is how its pairs are; and what makes no difference then.
+# What RandomViews.dataset may be asked for, as that is how its pairs are; and what makes no difference then.
 _AS_DRAWN: dict[str, Any] = {
     "crop": None, "flip": False, "scale": (1.0, 1.0), "clean_share": 0, "labels": False, "attacks": None,
 }  # fmt: skip
@@ -60,9 +60,6 @@ class Recipe:
     reuse: int = 4
 
     def __post_init__(self) -> None:
-        for side in self.sides:
-            check_integer("sides", side, 32)
-        check_number("zoom", self.zoom, 1, 100)
         for name, (low, high) in {"eps": self.eps, "iterations": self.iterations}.items():
             if not 0 < low <= high < math.inf:
                 raise ValueError(f"Expected {name} to be (low, high) with 0 < low <= high. Received {(low, high)!r}.")
@@ -79,47 +76,42 @@ class Recipe:
         return {name: share / sum(given.values()) for name, share in given.items()}
 
 
-class FreshPairs(Pairs):
+class RandomViews(Pairs):
     """
-    Pairs made while training: each round attacks new parts of photographs on victims drawn at random.
+    Random parts of photographs, (clean, clean): what a run is given that makes its attacks or its noise in the step.
 
-    A group of a round is one batch: one victim, one attack and its number of iterations; eps is each image's own. What
-    is drawn depends on the seed, the epoch and the round alone, so that a run that goes on sees what it would have
+    What is drawn depends on the seed, the epoch and the round alone, so that a run that goes on sees what it would have
     seen.
 
     :param images: Files of photographs.
-    :param classifiers: Name -> Keras model from pixels in [0, 1] to logits, any size. Attacked: the cross-entropy to
-        its own clean prediction (no labels are needed), or its features.
-    :param features: Name -> Keras model from pixels in [0, 1] to features.
-    :param recipe: What is drawn.
+    :param sides: Height and width of the images, one of these for each batch.
+    :param zoom: Each image is a random part of a photograph, its sides divided by a factor from 1 to this, mirrored by
+        the toss of a coin.
     :param epoch_pairs: Pairs in an epoch.
-    :raises ValueError: If there is no image or no victim.
+    :raises ValueError: If there is no image, or a number is not as expected.
     """
+
+    round_images = reuse = 1
 
     def __init__(
         self,
         images: Sequence[str | Path],
-        classifiers: Mapping[str, keras.Model],
-        features: Mapping[str, keras.Model] | None = None,
-        recipe: Recipe | None = None,
+        sides: Sequence[int] = (128, 160, 192, 224),
         *,
+        zoom: float = 1.5,
         epoch_pairs: int = 2000,
     ) -> None:
-        self.images = [Path(file) for file in images]
-        self.recipe = Recipe() if recipe is None else recipe
-        self.epoch_pairs = check_integer("epoch_pairs", epoch_pairs)
-        if not self.images:
-            raise ValueError("Expected at least one image. Received none.")
-        self.victims = {name: Victim(model, logits=True) for name, model in classifiers.items()}
-        self.victims |= {name: Victim(model, logits=False) for name, model in (features or {}).items()}
-        if not self.victims:
-            raise ValueError("Expected at least one classifier or network of features. Received none.")
+        self.images, self.sides = [Path(file) for file in images], tuple(sides)
+        self.zoom, self.epoch_pairs = check_number("zoom", zoom, 1, 100), check_integer("epoch_pairs", epoch_pairs)
+        if not self.images or not self.sides:
+            raise ValueError("Expected at least one image and one of sides. Received none.")
+        for side in self.sides:
+            check_integer("sides", side, 32)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the largest."""
-        side = max(self.recipe.sides)
-        return side, side, 3
+        return max(self.sides), max(self.sides), 3
 
     @property
     def clip_values(self) -> tuple[float, float]:
@@ -128,34 +120,29 @@ class FreshPairs(Pairs):
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """Names of the attacks."""
-        return tuple(self.recipe.attack_shares)
+        """Names of the attacks: "none"."""
+        return ("none",)
 
     @property
     def counts(self) -> dict[str, int]:
         """Pairs of each attack in an epoch, as expected."""
-        return {name: round(self.epoch_pairs * share) for name, share in self.recipe.attack_shares.items()}
+        return {"none": self.epoch_pairs}
 
     def __len__(self) -> int:
         return self.epoch_pairs
 
-    @property
-    def sha256(self) -> str:
-        """Of the names of the images, the victims and the recipe."""
-        known = "\n".join([*(file.name for file in self.images), *self.victims, repr(self.recipe)])
-        return hashlib.sha256(known.encode()).hexdigest()
-
     def __repr__(self) -> str:
-        return f"FreshPairs({len(self.images)} photographs, victims={list(self.victims)}, {self.recipe})"
+        return f"{type(self).__name__}({len(self.images)} photographs, sides={self.sides}, zoom={self.zoom})"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The checksum."""
-        return {"pairs_sha256": self.sha256}
+        """The checksum of the names of the images and of what is drawn."""
+        known = "\n".join([*(file.name for file in self.images), repr(self)])
+        return {"pairs_sha256": hashlib.sha256(known.encode()).hexdigest()}
 
     def read(self, names: Sequence[str], *, shuffle: bool, shuffle_buffer: int) -> Reader:
-        """Not there: fresh pairs come in batches."""
-        raise NotImplementedError("Expected dataset(): fresh pairs are made batch by batch.")
+        """Not there: these come in batches."""
+        raise NotImplementedError("Expected dataset(): these pairs are made batch by batch.")
 
     def dataset(
         self, batch_size: int, *, seed: int = 0, repeat: bool = False, first_epoch: int = 0, **others: Any
@@ -186,7 +173,7 @@ class FreshPairs(Pairs):
             raise TypeError(f"Expected parameters among {[*_AS_DRAWN, *_NO_MATTER]}. Received {unknown}.")
         for name, drawn in _AS_DRAWN.items():
             if (value := others.get(name, drawn)) != drawn:
-                raise ValueError(f"Expected {name}={drawn!r}: fresh pairs are as they are drawn. Received {value!r}.")
+                raise ValueError(f"Expected {name}={drawn!r}: these pairs are as they are drawn. Received {value!r}.")
         spec = tf.TensorSpec((None, None, None, 3), tf.float32)
         epochs = range(first_epoch, 2**31) if repeat else range(first_epoch, first_epoch + 1)
 
@@ -201,7 +188,7 @@ class FreshPairs(Pairs):
         while done < steps:
             rng = np.random.default_rng([seed, epoch, number])
             adversarial, clean = self._round(batch_size, rng)
-            for _ in range(self.recipe.reuse):
+            for _ in range(self.reuse):
                 order = rng.permutation(len(clean))
                 for rows in order.reshape(-1, batch_size):
                     if done < steps:
@@ -210,23 +197,72 @@ class FreshPairs(Pairs):
             number += 1
 
     def _round(self, batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Attacked and clean images of one size."""
-        side = int(rng.choice(self.recipe.sides))
-        groups = [self._group(batch_size, side, rng) for _ in range(max(1, self.recipe.round_images // batch_size))]
+        """Attacked and clean images of one size: some whole batches."""
+        side = int(rng.choice(self.sides))
+        groups = []
+        for _ in range(max(1, self.round_images // batch_size)):
+            files = rng.choice(len(self.images), batch_size, replace=len(self.images) < batch_size)
+            views = [
+                random_view(load_image(self.images[file]), (side, side), rng, zoom=self.zoom, flip=True)
+                for file in files
+            ]
+            groups.append((self._attacked(np.stack(views), rng), np.stack(views)))
         adversarial, clean = (np.concatenate(part) for part in zip(*groups, strict=True))
         return adversarial, clean
 
-    def _group(self, batch_size: int, side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        import tensorflow as tf
+    def _attacked(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What becomes of one batch."""
+        return clean
 
+
+class FreshPairs(RandomViews):
+    """
+    Pairs made while training: each round attacks new parts of photographs on victims drawn at random.
+
+    A group of a round is one batch: one victim, one attack and its number of iterations; eps is each image's own.
+
+    :param images: Files of photographs.
+    :param classifiers: Name -> Keras model from pixels in [0, 1] to logits, any size. Attacked: the cross-entropy to
+        its own clean prediction (no labels are needed), or its features.
+    :param features: Name -> Keras model from pixels in [0, 1] to features.
+    :param recipe: What is drawn.
+    :param epoch_pairs: Pairs in an epoch.
+    :raises ValueError: If there is no image or no victim.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[str | Path],
+        classifiers: Mapping[str, keras.Model],
+        features: Mapping[str, keras.Model] | None = None,
+        recipe: Recipe | None = None,
+        *,
+        epoch_pairs: int = 2000,
+    ) -> None:
+        self.recipe = Recipe() if recipe is None else recipe
+        super().__init__(images, self.recipe.sides, zoom=self.recipe.zoom, epoch_pairs=epoch_pairs)
+        self.round_images, self.reuse = self.recipe.round_images, self.recipe.reuse
+        self.victims = {name: Victim(model, logits=True) for name, model in classifiers.items()}
+        self.victims |= {name: Victim(model, logits=False) for name, model in (features or {}).items()}
+        if not self.victims:
+            raise ValueError("Expected at least one classifier or network of features. Received none.")
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks."""
+        return tuple(self.recipe.attack_shares)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs of each attack in an epoch, as expected."""
+        return {name: round(self.epoch_pairs * share) for name, share in self.recipe.attack_shares.items()}
+
+    def __repr__(self) -> str:
+        return f"FreshPairs({len(self.images)} photographs, victims={list(self.victims)}, {self.recipe})"
+
+    def _attacked(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One batch, by one victim and one attack."""
         recipe = self.recipe
-        files = rng.choice(len(self.images), batch_size, replace=len(self.images) < batch_size)
-        clean = np.stack(
-            [
-                random_view(load_image(self.images[file]), (side, side), rng, zoom=recipe.zoom, flip=True)
-                for file in files
-            ]
-        )
         victim = self.victims[str(rng.choice(list(self.victims)))]
         shares = recipe.attack_shares
         attack = str(rng.choice(list(shares), p=list(shares.values())))
@@ -234,18 +270,17 @@ class FreshPairs(Pairs):
         fewest, most = recipe.iterations
         steps = 1 if attack == "FGSM" else round(math.exp(rng.uniform(math.log(fewest), math.log(most))))
         layer = victim.draw(rng, recipe.feature_share)
-        adversarial = victim.perturb(
-            tf.constant(clean),
-            tf.constant(eps),
-            tf.constant(steps),
-            tf.constant(eps if attack == "FGSM" else np.maximum(recipe.eps_step, 2.5 * eps / steps)),
-            tf.constant(1.0 if attack == "MI-FGSM" else 0.0),
-            # Where features are attacked, the start is no maximum of sameness only off the clean image.
-            tf.constant(float(attack == "PGD" or layer is not None), tf.float32),
-            tf.constant(rng.integers(2**31, size=2), tf.int32),
-            layer,
+        return victim.perturb(
+            clean,
+            eps,
+            steps=steps,
+            eps_step=eps if attack == "FGSM" else np.maximum(recipe.eps_step, 2.5 * eps / steps),
+            decay=1.0 if attack == "MI-FGSM" else 0.0,
+            # The clean image is where features change least: no gradient leads away from it.
+            random_start=attack == "PGD" or layer is not None,
+            seed=rng.integers(2**31, size=2),
+            layer=layer,
         )
-        return adversarial.numpy(), clean
 
 
 class Victim:
@@ -258,34 +293,33 @@ class Victim:
 
     def __init__(self, model: keras.Model, *, logits: bool) -> None:
         import keras
-        import tensorflow as tf
 
         self.logits = logits
         convolutions = [layer for layer in model.layers if type(layer) is keras.layers.Conv2D]
         count = min(6, len(convolutions))
-        self._layers = [convolutions[(i + 1) * len(convolutions) // count - 1].output for i in range(count)]
-        self._parts: list[Any] = [keras.Model(model.input, output) for output in self._layers]
+        layers = [convolutions[(i + 1) * len(convolutions) // count - 1].output for i in range(count)]
+        self._parts: list[keras.Model] = [keras.Model(model.input, output) for output in layers]
         self._model = model
         self._compiled: dict[int | None, Any] = {}
-        self._function = tf.function
 
     def draw(self, rng: np.random.Generator, feature_share: float) -> int | None:
         """Which layer is attacked; None is the prediction."""
-        if self.logits and (not self._layers or rng.uniform() >= feature_share):
+        if self.logits and (not self._parts or rng.uniform() >= feature_share):
             return None
-        return int(rng.integers(len(self._layers)))
+        return int(rng.integers(len(self._parts)))
 
     def perturb(
         self,
-        clean: tf.Tensor,
-        eps: tf.Tensor,
-        steps: tf.Tensor,
-        eps_step: tf.Tensor,
-        decay: tf.Tensor,
-        random_start: tf.Tensor,
-        seed: tf.Tensor,
+        clean: np.ndarray,
+        eps: np.ndarray,
+        *,
+        steps: int,
+        eps_step: np.ndarray,
+        decay: float = 0.0,
+        random_start: bool = False,
+        seed: Sequence[int] | np.ndarray = (0, 0),
         layer: int | None = None,
-    ) -> tf.Tensor:
+    ) -> np.ndarray:
         """
         Adversarial images in [0, 1].
 
@@ -294,53 +328,44 @@ class Victim:
         :param steps: Number of steps.
         :param eps_step: (N,), of each step.
         :param decay: Of the momentum (MI-FGSM); 0 takes each gradient as it is.
-        :param random_start: 1 starts anywhere within eps, 0 at the clean image.
+        :param random_start: Start anywhere within eps instead of at the clean image.
         :param seed: (2,), of the start.
         :param layer: Number of the attacked layer; None attacks the prediction.
         """
+        import tensorflow as tf
+
         if layer not in self._compiled:
-            self._compiled[layer] = self._function(self._loop(layer), reduce_retracing=True)
-        return self._compiled[layer](clean, eps, steps, eps_step, decay, random_start, seed)
+            self._compiled[layer] = tf.function(self._loop(layer), reduce_retracing=True)
+        floats = [tf.constant(value, tf.float32) for value in (clean, eps, eps_step, decay, float(random_start))]
+        return self._compiled[layer](*floats, tf.constant(steps), tf.constant(seed, tf.int32)).numpy()
 
     def _loop(self, layer: int | None) -> Any:
         import tensorflow as tf
 
-        network = self._model if layer is None else self._parts[layer]
+        from art_versatile.attacks.ascent import ascend, random_start
 
-        def objective(image: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-            answer = tf.cast(network(image, training=False), tf.float32)
-            if layer is None:
-                return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, answer))
-            distance = tf.reduce_sum(tf.square(answer - wanted), axis=[1, 2, 3])
-            return tf.reduce_sum(tf.math.log(distance + 1e-6))
+        network = self._model if layer is None else self._parts[layer]
 
         def loop(
             clean: tf.Tensor,
             eps: tf.Tensor,
-            steps: tf.Tensor,
             eps_step: tf.Tensor,
             decay: tf.Tensor,
-            random_start: tf.Tensor,
+            started: tf.Tensor,
+            steps: tf.Tensor,
             seed: tf.Tensor,
         ) -> tf.Tensor:
-            answer = network(clean, training=False)
-            wanted = tf.argmax(answer, axis=-1) if layer is None else tf.cast(answer, tf.float32)
-            eps, eps_step = eps[:, None, None, None], eps_step[:, None, None, None]
-            noise = tf.random.stateless_uniform(tf.shape(clean), seed, -1.0, 1.0)
-            image = tf.clip_by_value(clean + random_start * eps * noise, 0.0, 1.0)
-            momentum = tf.zeros_like(clean)
-            for _ in tf.range(steps):
-                with tf.GradientTape() as tape:
-                    tape.watch(image)
-                    loss = objective(image, wanted)
-                gradient = tape.gradient(loss, image)
-                if decay > 0:
-                    size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
-                    gradient = decay * momentum + gradient / (size + 1e-12)
-                    momentum = gradient
-                moved = image + eps_step * tf.sign(gradient)
-                image = tf.clip_by_value(clean + tf.clip_by_value(moved - clean, -eps, eps), 0.0, 1.0)
-                image = tf.ensure_shape(image, clean.shape)
-            return image
+            answer = tf.cast(network(clean, training=False), tf.float32)
+            wanted = tf.argmax(answer, axis=-1)
+
+            def objective(image: tf.Tensor) -> tf.Tensor:
+                now = tf.cast(network(image, training=False), tf.float32)
+                if layer is None:
+                    return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, now))
+                distance = tf.reduce_sum(tf.square(now - answer), axis=[1, 2, 3])
+                return tf.reduce_sum(tf.math.log(distance + 1e-6))
+
+            start = clean + started * (random_start(clean, eps, seed) - clean)
+            return ascend(objective, start, clean, eps, eps_step, steps, decay=decay)
 
         return loop

@@ -22,6 +22,10 @@ class InnerSource(Protocol):
     replay: int
     """Steps of training on what is made of one batch; above 1 :meth:`moved` changes it from one to the next."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its settings, JSON-able: a run that goes on has to have the same."""
+
     def __call__(
         self, purify: Callable[[tf.Tensor], tf.Tensor], clean: tf.Tensor, share: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:

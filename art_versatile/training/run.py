@@ -17,6 +17,7 @@ from art_versatile._checks import check_bool, check_choice, check_integer
 from art_versatile.pairs.batches import Pairs, check_crop
 from art_versatile.pix2pix import Pix2Pix
 from art_versatile.pix2pix.generators import output_noise_left_out, padded_sides
+from art_versatile.pix2pix.model import InnerSource
 from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
 from art_versatile.pix2pix.precision import POLICIES, set_precision
 from art_versatile.training.batches import endless_batches, examples
@@ -53,6 +54,9 @@ class Training:
     :param preset: "paper", "compact", or a :class:`~art_versatile.training.Preset`.
     :param perceptual: The perceptual loss, where the preset's features are "classifier", or in their place.
     :param generator: A generator to train further; None builds the preset's. It is changed.
+    :param inner: What makes the adversarial images inside the step, from the clean half of the pairs:
+        :class:`~art_versatile.training.inner.InnerAttack` (through the purifier as it is then) or
+        :class:`~art_versatile.training.inner.GaussianNoise`; None takes those of the pairs.
     :param optimizer: The generator's, in place of the Adam and the running average (``ema``) that the preset states:
         its own ``use_ema`` and ``ema_momentum`` count.
     :param validation: Held pairs; their accuracy is logged.
@@ -77,6 +81,7 @@ class Training:
     preset: str | Preset = "compact"
     perceptual: PerceptualLoss | RandomPerceptualLoss | None = None
     generator: keras.Model | None = None
+    inner: InnerSource | None = None
     optimizer: keras.optimizers.Optimizer | None = None
     validation: Validation | None = None
     monitor: str = "val_recovered_accuracy"
@@ -284,8 +289,17 @@ class PreparedTraining:
     def _compiled(self, steps: int) -> Pix2Pix:
         """The model, for so many steps."""
         preset, optimizer = self.settings.recipe, self.settings.optimizer
+        inner = self.settings.inner
+        steps *= 1 if inner is None else inner.replay
         model = Pix2Pix(
-            self.generator, self.discriminator, self.perceptual, schedule=preset.schedule, clip_norm=preset.clip_norm
+            self.generator,
+            self.discriminator,
+            self.perceptual,
+            schedule=preset.schedule,
+            clip_norm=preset.clip_norm,
+            inner=inner,
+            inner_steps=steps,
+            seed=self.settings.seed,
         )
         rate: Any = preset.learning_rate
         if preset.decay == "cosine":
@@ -384,6 +398,7 @@ def _parameters(settings: Training, pairs: Pairs, model: Pix2Pix, steps: int) ->
     parameters = {
         **fields,
         "perceptual": None if model.perceptual is None else repr(model.perceptual),
+        "inner": None if settings.inner is None else settings.inner.identity,
         "pairs": len(pairs),
         "steps_per_epoch": steps,
         "precision": settings.precision,

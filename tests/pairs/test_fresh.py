@@ -11,7 +11,7 @@ from PIL import Image
 
 from art_versatile.attacks import compile_attack, compile_classifier
 from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy
-from art_versatile.pairs.fresh import FreshPairs, Recipe, Victim
+from art_versatile.pairs.fresh import FreshPairs, RandomViews, Recipe, Victim
 from art_versatile.pix2pix import CompactGenerator, LossSchedule
 from art_versatile.training import Preset, train
 
@@ -23,14 +23,11 @@ def victim(tiny_classifier):
     return Victim(tiny_classifier.model, logits=True)
 
 
-def perturb(victim, images, steps=4, step=STEP, decay=0.0, random_start=0.0, layer=None):
-    count, seed = len(images), tf.constant([3, 4], tf.int32)
-    eps, eps_step = (tf.fill([count], tf.constant(value, tf.float32)) for value in (EPS, step))
-    start = tf.constant(random_start)
-    made = victim.perturb(
-        tf.constant(images), eps, tf.constant(steps), eps_step, tf.constant(decay), start, seed, layer
+def perturb(victim, images, steps=4, step=STEP, decay=0.0, random_start=False, layer=None):
+    eps, eps_step = np.full(len(images), EPS), np.full(len(images), step)
+    return victim.perturb(
+        images, eps, steps=steps, eps_step=eps_step, decay=decay, random_start=random_start, seed=(3, 4), layer=layer
     )
-    return made.numpy()
 
 
 class TestVictim:
@@ -58,7 +55,7 @@ class TestVictim:
 
     def test_stays_in_budget_and_range(self, victim, tiny_images):
         for layer in (None, 0, 1):
-            made = perturb(victim, tiny_images, random_start=1.0, decay=1.0, layer=layer)
+            made = perturb(victim, tiny_images, random_start=True, decay=1.0, layer=layer)
             assert np.abs(made - tiny_images).max() <= EPS + 1e-6
             assert 0 <= made.min() <= made.max() <= 1
 
@@ -68,7 +65,7 @@ class TestVictim:
         features = keras.Model(tiny_classifier.model.input, tiny_classifier.model.get_layer(f"conv_{layer + 1}").output)
         signs = np.random.default_rng(0).choice(np.float32([-EPS, EPS]), tiny_images.shape)
         noisy = np.clip(tiny_images + signs, 0, 1)
-        made = perturb(victim, tiny_images, steps=8, random_start=1.0, layer=layer)
+        made = perturb(victim, tiny_images, steps=8, random_start=True, layer=layer)
         clean = features(tiny_images)
         distances = [np.square(features(x) - clean).sum((1, 2, 3)) for x in (made, noisy)]
         assert (distances[0] > 1.5 * distances[1]).all()
@@ -149,7 +146,6 @@ class TestDataset:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"sides": (16,)}, "Expected sides to be an integer of at least 32. Received 16"),
             ({"eps": (0.1, 0.05)}, "Expected eps to be .* Received"),
             ({"iterations": (0, 3)}, "Expected iterations to be"),
             ({"feature_share": 2}, "Expected feature_share to be a number from 0 to 1"),
@@ -159,6 +155,32 @@ class TestDataset:
     def test_recipes_that_are_refused(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             Recipe(**arguments)
+
+
+def test_views_are_clean_and_drawn_as_stated(files):
+    views = RandomViews(files, (32, 40), epoch_pairs=24)
+    made = batches(views.dataset(4, seed=1))
+    assert len(made) == 6
+    for adversarial, clean in made:
+        np.testing.assert_array_equal(adversarial, clean)
+    assert {clean.shape[1] for _, clean in made} == {32, 40}
+    assert_equal(batches(views.dataset(4, seed=1)), made)
+    assert views.identity != RandomViews(files[1:], (32, 40)).identity
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": []}, "image"),
+        ({"sides": ()}, "sides"),
+        ({"sides": (16,)}, "sides .* Received 16"),
+        ({"zoom": 0.5}, "zoom"),
+        ({"epoch_pairs": 0}, "epoch_pairs"),
+    ],
+)
+def test_views_that_are_refused(files, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RandomViews(**{"images": files, **arguments})
 
 
 def test_training_that_goes_on_reaches_the_same_weights(pairs, tmp_path):
