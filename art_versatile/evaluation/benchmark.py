@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,8 +173,8 @@ class Benchmark:
         through the defence is zero or not finite.
 
         :param name: Name of the attack, for the records.
-        :param attack: An untargeted ART attack. A static one is built on the undefended classifier, a transferred one on
-            another; an adaptive one takes gradients of the classifier behind ``defence``, one by queries does not.
+        :param attack: An untargeted ART attack. A static one is built on the undefended classifier, a transferred one
+            on another; an adaptive one takes gradients of the classifier behind ``defence``, one by queries does not.
         :param threat_model: "static", "transfer", "query" or "adaptive".
         :param defence: Name of the defence that is attacked, and alone recorded; None for static and transferred
             attacks, which are recorded with no defence and behind each.
@@ -182,7 +183,7 @@ class Benchmark:
         :raises ValueError: If the attack is of another threat model than is said, or is targeted.
         """
         check_threat(attack, threat_model, self.classifier, self.defences, defence)
-        facts = {"attack": name, "threat_model": threat_model, "surrogate": surrogate}
+        facts: dict[str, Any] = {"attack": name, "threat_model": threat_model, "surrogate": surrogate}
         facts |= attack_facts(attack, self.clip_values)
         defences = [NO_DEFENCE, *self.defences] if defence is None else [defence]
         made: list[tuple[np.ndarray, float]] = []
@@ -191,6 +192,9 @@ class Benchmark:
             if not made:
                 made.append(self._generate(attack))
             return made[0]
+
+        def read_back(through: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, float]:
+            return through(attacked()[0]), 0.0
 
         def flags(x_adv: np.ndarray) -> tuple[str, ...]:
             low, high = self.clip_values
@@ -203,9 +207,7 @@ class Benchmark:
         records = self._fill(defences, facts, attacked, flags)
         for file_format, through in self.file_formats.items() if defence is None else ():
             # Rounded to the file's levels a pixel may leave the budget: no flag.
-            records += self._fill(
-                defences, {**facts, "file_format": file_format}, lambda through=through: (through(attacked()[0]), 0.0)
-            )
+            records += self._fill(defences, {**facts, "file_format": file_format}, partial(read_back, through))
         if self.pictures:
             self._show_picture(key)
         return records
@@ -217,7 +219,8 @@ class Benchmark:
         :param records: The records.
         """
         for record in records:
-            self._keep(record)
+            key = record_key(record)
+            self._own[key] = self._filed[key] = record
         self._save()
 
     def purified(self, defence: str, x: np.ndarray) -> np.ndarray:
@@ -338,7 +341,7 @@ class Benchmark:
             x, seconds = attacked()
             found = flags(x)
             for defence in missing:
-                self._keep(self._measured(defence, facts, x, seconds, found))
+                self._filed[keys[defence]] = self._measured(defence, facts, x, seconds, found)
                 self._save()
                 seconds = 0.0  # the attack's time belongs to one record alone: the cells of a run add up to the run
         self._own.update((key, self._filed[key]) for key in keys.values())
@@ -390,11 +393,6 @@ class Benchmark:
                 right.append(np.concatenate(answers))
         same = all(image.shape[1:] == x.shape[1:] for image in images)
         return right, np.concatenate(images) if same else None
-
-    def _keep(self, record: EvaluationRecord) -> None:
-        """Add a record, in place of an older one of the same cell."""
-        key = record_key(record)
-        self._own[key] = self._filed[key] = record
 
     def _save(self) -> None:
         if self.file is not None:

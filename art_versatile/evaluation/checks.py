@@ -44,6 +44,7 @@ _NOTHING = 0.01  # one image of a hundred may have lost its way
 _MASKED = "masked gradient"
 _FALLEN = 0.1
 _CHANCE = 0.05  # what chance gets as often as this is no evidence of a classifier that works
+_FEW = 5  # of fewer images a classifier that works may get none right
 _CHECK = "check "
 
 
@@ -216,14 +217,15 @@ def _labels(records: Sequence[EvaluationRecord]) -> Result:
     if clean is None:
         return None, "needs clean images without a defence"
     said = f"{clean.correct} of {clean.n} clean images right"
-    if clean.classes is None:
-        return (None if clean.correct else False), f"{said}; of how many classes is not recorded"
-    from scipy.stats import binom  # SciPy's statistics are slow to import
+    above = clean.correct > 0
+    if clean.classes is not None:
+        from scipy.stats import binom  # SciPy's statistics are slow to import
 
-    said += f", chance {100 / clean.classes:.3g}%"
-    if binom.sf(clean.n - 1, clean.n, 1 / clean.classes) > _CHANCE and clean.correct:
+        said += f", chance {100 / clean.classes:.3g}%"
+        above = bool(binom.sf(clean.correct - 1, clean.n, 1 / clean.classes) <= _CHANCE)
+    if not above and clean.n < _FEW:
         return None, f"{said}: too few images to tell"
-    return bool(binom.sf(clean.correct - 1, clean.n, 1 / clean.classes) <= _CHANCE), said
+    return above, said
 
 
 def _adaptive_was_run(records: Sequence[EvaluationRecord]) -> Result:
@@ -277,7 +279,7 @@ def _ordered(
     return _result(compared, wrong) or (None, f"needs one attack through the defence with two values of {name}")
 
 
-def _effort(record: EvaluationRecord) -> float | None:
+def _steps_taken(record: EvaluationRecord) -> float | None:
     steps = record.iterations
     restarts = [record.attack_parameters.get(name) for name in ("num_random_init", "nb_random_init", "nb_restarts")]
     return None if steps is None else steps * max([n for n in restarts if isinstance(n, int)], default=1) or steps
@@ -289,13 +291,13 @@ def _kind(record: EvaluationRecord) -> tuple[object, ...]:
 
 
 def _steps(records: Sequence[EvaluationRecord]) -> Result:
-    return _ordered(records, "iterations x restarts", _effort, lambda record: (*_kind(record), record.eps))
+    return _ordered(records, "iterations x restarts", _steps_taken, lambda record: (*_kind(record), record.eps))
 
 
 def _budget(records: Sequence[EvaluationRecord]) -> Result:
     # One large step may overshoot: FGSM is often weaker at the larger budget, without any defence too.
     iterative = [record for record in records if record.iterations != 1]
-    return _ordered(iterative, "eps", lambda record: record.eps, lambda record: (*_kind(record), _effort(record)))
+    return _ordered(iterative, "eps", lambda record: record.eps, lambda record: (*_kind(record), _steps_taken(record)))
 
 
 def _unbounded(records: Sequence[EvaluationRecord]) -> Result:
