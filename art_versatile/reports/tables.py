@@ -12,6 +12,7 @@ from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, THREAT_MODELS, E
 from art_versatile.reports.text import (
     ABSENT,
     AVERAGES,
+    aligned,
     attack_name,
     format_eps,
     format_measure,
@@ -19,6 +20,7 @@ from art_versatile.reports.text import (
     format_spread,
     format_value,
     join_counts,
+    last_line_width,
     markdown_table,
     unique,
 )
@@ -251,15 +253,15 @@ class AccuracyTable:
         table.add_column("Attack")
         # A defence's three figures share a column, so that two defences fit into 80 characters.
         columns = [range(start, start + 3) for start in range(1, len(header) - 1, 3)]
-        widths = [max(_last_line_width(line[i]) for line in (header, *body)) for i in range(len(header))]
+        widths = [max(last_line_width(line[i]) for line in (header, *body)) for i in range(len(header))]
         for places in columns:
             name, _, unit = header[places[0]].partition("\n")
-            units = _aligned([unit, *(header[i] for i in places[1:])], [widths[i] for i in places])
+            units = aligned([unit, *(header[i] for i in places[1:])], [widths[i] for i in places])
             # Names are Text: square brackets in them are not mark-up.
             table.add_column(Text(f"{name}\n{units}"), overflow="fold")
         table.add_column("n", justify="right")
         for index, line in enumerate(body):
-            cells = [_aligned([line[i] for i in places], [widths[i] for i in places]) for places in columns]
+            cells = [aligned([line[i] for i in places], [widths[i] for i in places]) for places in columns]
             average = index >= len(self.rows)
             table.add_row(
                 *map(Text, [line[0].replace(" ", "\n", 1) if average else line[0], *cells, line[-1]]),
@@ -267,20 +269,6 @@ class AccuracyTable:
                 end_section=index == len(self.rows) - 1,
             )
         return table
-
-
-def _last_line_width(text: str) -> int:
-    return len(text.rpartition("\n")[2])
-
-
-def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:
-    """Accuracy to the left (its percent aligned at the point), the measures to the right."""
-    first, *others = texts
-    percent, _, interval = first.partition(" ")
-    left = f"{percent:>5} {interval}" if percent[:1].isdigit() else first
-    return f"{left:<{max(widths[0], 14)}}" + "".join(
-        f" {text:>{width}}" for text, width in zip(others, widths[1:], strict=True)
-    )
 
 
 def accuracy_table(records: Iterable[EvaluationRecord], *, averages: Sequence[str] = tuple(AVERAGES)) -> AccuracyTable:

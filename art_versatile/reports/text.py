@@ -13,6 +13,7 @@ from art_versatile.evaluation.records import CLEAN, EvaluationRecord
 __all__ = [
     "ABSENT",
     "AVERAGES",
+    "aligned",
     "attack_name",
     "format_budget",
     "format_eps",
@@ -22,6 +23,7 @@ __all__ = [
     "format_spread",
     "format_value",
     "join_counts",
+    "last_line_width",
     "markdown_lines",
     "markdown_table",
     "markdown_text",
@@ -218,3 +220,27 @@ def markdown_table(title: str, header: Sequence[str], body: Iterable[Sequence[st
     """
     lines = [f"**{markdown_text(title)}**", "", *markdown_lines(header, body), "", markdown_text(note)]
     return "\n".join(lines) + "\n"
+
+
+def last_line_width(text: str) -> int:
+    """
+    Characters of the last line.
+
+    :param text: Any text.
+    """
+    return len(text.rpartition("\n")[2])
+
+
+def aligned(texts: Sequence[str], widths: Sequence[int]) -> str:
+    """
+    Several cells as one: accuracy to the left (its percent aligned at the point), the measures to the right.
+
+    :param texts: Accuracy with its interval, then measures.
+    :param widths: Of each, in characters.
+    """
+    first, *others = texts
+    percent, _, interval = first.partition(" ")
+    left = f"{percent:>5} {interval}" if percent[:1].isdigit() else first
+    return f"{left:<{max(widths[0], 14)}}" + "".join(
+        f" {text:>{width}}" for text, width in zip(others, widths[1:], strict=True)
+    )

@@ -60,16 +60,6 @@ def test_tables_and_figures(run, tmp_path, monkeypatch):
     assert (folder / "figure_5.png").is_file()
 
 
-def test_another_budget_in_the_same_folder(run):
-    """The tables are of this call alone."""
-    run(strength_images=0)
-    found = run(strength_images=0, eps=0.01, specific={"FGSM": WaveletDenoising()})
-    assert {record.eps for record in found.records} == {None, 0.01}
-    assert {r.defence for r in found.records if r.attack == "clean"} >= {"none", "trained on FGSM"}
-    rows = {line[0]: line for line in found.tables[0].rows}
-    assert rows["Clean"][2].startswith(("100.0", "66.7", "33.3", "0.0"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
