@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,6 @@ from art_versatile._version import __version__
 
 if TYPE_CHECKING:
     import rich.console
-    import rich.status
     import rich.table
     from art.estimators.classification import TensorFlowV2Classifier
 
@@ -109,14 +108,13 @@ def demo(
     from rich.console import Console
 
     from art_versatile.experiments.demo import run_demo
-    from art_versatile.reports.tables import accuracy_table
 
     console = Console()
-    with _reported(), console.status("starting") as status:
-        budget = _fraction(eps)
-
-        records = run_demo(out, images=images, eps=budget, seed=seed, report=_teller(console, status))
-    console.print(accuracy_table(records).to_rich())
+    with _reported(), console.status("attacking"):
+        found = run_demo(out, images=images, eps=_fraction(eps), seed=seed)
+    _print_tables(console, found.records)
+    for sentence in found.verdicts:
+        console.print(sentence, highlight=False)
     console.print(f"page: {out / 'report.html'}    records: {out / 'records.json'}", highlight=False, soft_wrap=True)
 
 
@@ -131,9 +129,9 @@ def evaluate(
     classifier: Classifier = "efficientnet_lite0",
     weights: Weights = "compact",
     eps: Annotated[str, typer.Option(help="L-infinity budgets, pixels in [0, 1], the main one first.")] = "8/255",
-    preset: Annotated[str, typer.Option(help="How much is spent: quick or paper.")] = "quick",
+    effort: Annotated[str, typer.Option(help="How hard the attacks try: quick or paper.")] = "quick",
     max_iter: Annotated[
-        int | None, typer.Option(min=1, help="Iterations of static BIM, PGD, MI-FGSM; the preset's by default.")
+        int | None, typer.Option(min=1, help="Iterations of static BIM, PGD, MI-FGSM; the effort's by default.")
     ] = None,
     attacks: Annotated[str, typer.Option(help="Static attacks, with commas; the paper's six and DeepFool.")] = "",
     threats: Annotated[
@@ -154,12 +152,26 @@ def evaluate(
     from rich.console import Console
 
     console = Console()
-    with _reported(), console.status("starting") as status:
+    with _reported(), console.status("attacking"):
+        from art_versatile.experiments.robustness import Plan
+        from art_versatile.experiments.robustness import evaluate as run
+
         main_eps, *other_eps = _budgets(eps).values()
+        plan = Plan(
+            eps=main_eps,
+            other_eps=other_eps,
+            effort=effort,
+            iterations=() if max_iter is None else (max_iter,),
+            attacks=[attack.strip() for attack in attacks.split(",")] if attacks else None,
+            threats=[threat.strip() for threat in threats.split(",")],
+            controls=controls,
+            eot_samples=eot_samples,
+            batch_size=batch_size,
+            seed=seed,
+        )
         x, y, names, dataset = _chosen_images(images, labels, file_column, label_column, limit, image_size)
 
         from art_versatile.classifiers import class_names, load_classifier
-        from art_versatile.experiments.robustness import evaluate as run
         from art_versatile.purifier import VersatilePurifier
 
         found = run(
@@ -168,30 +180,21 @@ def evaluate(
             x,
             y,
             out,
+            plan,
             dataset=dataset,
             classifier_name=f"{classifier} at {image_size}x{image_size}",
-            eps=main_eps,
-            other_eps=other_eps,
-            preset=preset,
-            max_iter=max_iter,
-            attacks=[attack.strip() for attack in attacks.split(",")] if attacks else None,
-            threats=[threat.strip() for threat in threats.split(",")],
             surrogate=None if surrogate is None else load_classifier(surrogate, image_size),
             surrogate_name=surrogate or "",
-            controls=controls,
-            eot_samples=eot_samples,
-            batch_size=batch_size,
-            seed=seed,
             names=names,
             class_names=class_names(),
-            report=_teller(console, status),
         )
-    for table in _tables(found.records):
-        console.print(table)
+    _print_tables(console, found.records)
     console.print(_check_table(found.checks))
     for sentence in found.verdicts:
         console.print(sentence, highlight=False)
     console.print(f"page: {out / 'report.html'}    records: {out / 'records.json'}", highlight=False, soft_wrap=True)
+    if any(check.name == "labels" and check.passed is False for check in found.checks):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -208,7 +211,7 @@ def reproduce(
         list[str] | None, typer.Option(help="Purifier trained on one attack, ATTACK=FOLDER; see train --only.")
     ] = None,
     eps: Annotated[str, typer.Option(help="L-infinity budget, pixels in [0, 1].")] = "16/255",
-    preset: Annotated[str, typer.Option(help="How much is spent: quick or paper.")] = "quick",
+    effort: Annotated[str, typer.Option(help="How hard the attacks try: quick or paper.")] = "quick",
     strength_images: Annotated[
         int | None, typer.Option(min=0, help="Images of Figure 4; all by default, 0 leaves it out.")
     ] = None,
@@ -221,7 +224,7 @@ def reproduce(
     from rich.console import Console
 
     console = Console()
-    with _reported(), console.status("starting") as status:
+    with _reported(), console.status("attacking"):
         budget = _fraction(eps)
         folders = dict(_named_folder(pair) for pair in specific or ())
         x, y, _, dataset = _chosen_images(images, labels, file_column, label_column, limit, image_size)
@@ -240,27 +243,16 @@ def reproduce(
             classifier_name=f"{classifier} at {image_size}x{image_size}",
             specific={attack: VersatilePurifier.from_pretrained(folder) for attack, folder in folders.items()},
             eps=budget,
-            preset=preset,
+            effort=effort,
             strength_images=strength_images,
             evaluations=evaluations,
             batch_size=batch_size,
             seed=seed,
             class_names=class_names(),
-            report=_teller(console, status),
         )
     for table in found.tables:
         console.print(table.to_rich())
     console.print(f"tables, figures, records: {out}", highlight=False, soft_wrap=True)
-
-
-def _teller(console: rich.console.Console, status: rich.status.Status) -> Callable[[str], None]:
-    """Prints each line of an experiment, and keeps the last one beside the spinner."""
-
-    def tell(line: str) -> None:
-        console.print(f"  {line}", highlight=False)
-        status.update(line)
-
-    return tell
 
 
 def _named_folder(text: str) -> tuple[str, str]:
@@ -287,18 +279,11 @@ def _chosen_images(
     return x, y, names, f"{images.name}, first {len(x)}"
 
 
-def _tables(records: list[EvaluationRecord]) -> list[rich.table.Table]:
-    """One for each threat model: they are never mixed."""
-    from art_versatile.evaluation.records import CLEAN, THREAT_MODELS
-    from art_versatile.reports.tables import accuracy_table
+def _print_tables(console: rich.console.Console, records: list[EvaluationRecord]) -> None:
+    from art_versatile.reports.tables import tables_by_threat_model
 
-    tables = []
-    for threat in THREAT_MODELS[1:]:
-        attacked = [record for record in records if record.threat_model == threat]
-        shown = {record.defence for record in attacked}
-        clean = [record for record in records if record.attack == CLEAN and record.defence in shown]
-        tables += [accuracy_table([*clean, *attacked]).to_rich()] if attacked else []
-    return tables
+    for table in tables_by_threat_model(records):
+        console.print(table.to_rich())
 
 
 def _check_table(checks: list[Check]) -> rich.table.Table:

@@ -12,9 +12,9 @@ from art_versatile import VersatilePurifier, paper_attacks
 from art_versatile.attacks.compiled import compile_attack, compile_classifier
 from art_versatile.baselines import PixelDeflection, RandomResizing, SuperResolution, WaveletDenoising
 from art_versatile.classifiers import load_classifier
-from art_versatile.evaluation.benchmark import Benchmark
+from art_versatile.evaluation import Benchmark
 from art_versatile.images import labelled_images
-from art_versatile.reports.tables import accuracy_table, format_spread
+from art_versatile.reports import accuracy_table, format_spread
 
 CLIP = (0.0, 1.0)
 
@@ -84,9 +84,7 @@ def main(
         benchmark.clean()
     for name in names:
         with console.status(name):
-            attack = compile_attack(suite[name])
-            if not benchmark.done(name, attack):
-                benchmark.static(name, attack)
+            benchmark.run(name, compile_attack(suite[name]))
     records = accuracy_table(benchmark.records)
     result = Table(
         title=f"{records.title}; eps = {eps * 255:.3g}/255",

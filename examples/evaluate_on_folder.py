@@ -9,9 +9,9 @@ from rich.console import Console
 
 from art_versatile import VersatilePurifier
 from art_versatile.classifiers import load_classifier
-from art_versatile.experiments.robustness import evaluate
+from art_versatile.experiments.robustness import Plan, evaluate
 from art_versatile.images import labelled_images
-from art_versatile.reports.tables import accuracy_table
+from art_versatile.reports import tables_by_threat_model
 
 
 def main(
@@ -35,16 +35,14 @@ def main(
         x,
         y,
         out,
+        Plan(eps=eps, threats=threats.split(","), seed=seed),
         dataset=f"{folder.name}, first {len(names)}",
         classifier_name=f"{classifier} at {size}x{size}",
-        eps=eps,
-        threats=threats.split(","),
         names=names,
-        seed=seed,
-        report=print,
     )
     console = Console()
-    console.print(accuracy_table(found.records).to_rich())
+    for table in tables_by_threat_model(found.records):
+        console.print(table.to_rich())
     for check in found.checks:
         console.print(f"{check.defence}: {check.name}: {check.passed}; {check.said}")
     for sentence in found.verdicts:

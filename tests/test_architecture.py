@@ -113,7 +113,7 @@ def test_reports_read_records_only():
     [
         "import art_versatile",
         "import art_versatile.cli",
-        "import art_versatile.reports",
+        "import art_versatile.reports.html, art_versatile.experiments.robustness",
         "import art_versatile.weights, art_versatile.images, art_versatile.evaluation.records",
         "import art_versatile.attacks, art_versatile.attacks.seeding",
         "import art_versatile.pairs",

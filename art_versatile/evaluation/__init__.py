@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from art_versatile.evaluation.checks import CHECKS, masking_checks, verdict, with_flags
-from art_versatile.evaluation.metrics import accuracy, hits, mae, psnr, ssim, wilson_interval
-from art_versatile.evaluation.records import Check, EvaluationRecord, load_records, record_key, save_records
+import lazy_loader
 
-__all__ = [
-    "CHECKS",
-    "Check",
-    "EvaluationRecord",
-    "accuracy",
-    "hits",
-    "load_records",
-    "mae",
-    "masking_checks",
-    "psnr",
-    "record_key",
-    "save_records",
-    "ssim",
-    "verdict",
-    "wilson_interval",
-    "with_flags",
-]
+# Lazy: Benchmark needs TensorFlow, records and reports do not.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "benchmark": ["Benchmark"],
+        "checks": ["CHECKS", "control_checks", "masking_checks", "verdict", "with_flags"],
+        "metrics": ["accuracy", "hits", "mae", "psnr", "ssim", "wilson_interval"],
+        "records": ["Check", "EvaluationRecord", "load_records", "record_key", "save_records"],
+    },
+)

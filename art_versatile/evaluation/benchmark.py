@@ -6,21 +6,17 @@ import hashlib
 import importlib.metadata
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_choice, check_clip_values, check_images, check_integer
-from art_versatile.attacks.description import (
-    attack_norm,
-    attack_parameters,
-    attacked_classifiers,
-    goes_through,
-    plain_value,
-    takes_gradients,
-)
+from art_versatile._checks import check_batch_size, check_clip_values, check_images, check_integer
+from art_versatile._files import atomic_path
+from art_versatile.attacks.description import attacked_classifiers, plain_value
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.evaluation.metrics import hits, mae, psnr, ssim
 from art_versatile.evaluation.records import (
@@ -31,11 +27,12 @@ from art_versatile.evaluation.records import (
     record_key,
     save_records,
 )
+from art_versatile.evaluation.threats import attack_facts, budget_flags, check_threat
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
 
-__all__ = ["PACKAGES", "Benchmark", "versions"]
+__all__ = ["PACKAGES", "Benchmark", "Picture", "versions"]
 
 PACKAGES = ("art-versatile", "adversarial-robustness-toolbox", "tensorflow", "keras", "numpy", "scikit-image")
 
@@ -48,12 +45,19 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """What the classifier said of images behind a defence, and the images where they keep their size."""
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """
+    One image of a benchmark as an attack left it.
 
-    right: list[np.ndarray]  # (N,) for each evaluation
-    images: np.ndarray | None
+    :param record: The first record of the attack.
+    :param index: Which image.
+    :param image: What the attack made of it, in the classifier's layout and range.
+    """
+
+    record: EvaluationRecord
+    index: int
+    image: np.ndarray
 
 
 @dataclass(kw_only=True)
@@ -73,13 +77,17 @@ class Benchmark:
         and its ``fingerprint``, if it has one: purifiers of other weights are other defences.
     :param dataset: Name of the images, for the records.
     :param classifier_name: Name of the classifier, for the records.
-    :param preset: "paper", "quick", "full" or None: the attacks' preset, for the records.
+    :param effort: "paper", "quick" or None: how hard the attacks try, for the records.
     :param seed: Seed of every attack and of random defences, for the global generators, which ART draws from.
     :param batch_size: Images defended and classified at once.
     :param evaluations: Of a random defence. A defence is taken for random if two answers to the same images differ.
     :param file: JSON file that holds the records at any time. What it holds already is kept, and is of this run where
-        :meth:`clean` or :meth:`done` asks for that very cell.
-    :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) are not as expected.
+        :meth:`clean` or :meth:`run` comes to that very cell.
+    :param pictures: Keep one image of each attack, of those that the classifier alone gets right the next in turn: in
+        memory and, with ``file``, in the folder ``pictures`` beside it.
+    :param file_formats: Name of a kind of file -> what comes back when images are written to it and read. Images of
+        static and transferred attacks are measured as arrays and as each of them.
+    :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) do not fit.
     """
 
     classifier: Any
@@ -88,11 +96,13 @@ class Benchmark:
     defences: Mapping[str, Any]
     dataset: str
     classifier_name: str
-    preset: str | None = None
+    effort: str | None = None
     seed: int = 0
     batch_size: int = 16
     evaluations: int = 10
     file: str | os.PathLike[str] | None = None
+    pictures: bool = False
+    file_formats: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if getattr(self.classifier, "clip_values", None) is None:
@@ -101,9 +111,9 @@ class Benchmark:
             raise ValueError(
                 f"Expected an undefended classifier. Received one with {self.classifier.preprocessing_defences}."
             )
-        self._clip = check_clip_values(self.classifier.clip_values)
-        self._channels_first = bool(getattr(self.classifier, "channels_first", False))
-        self.x = check_images(self.x, self._clip, channels_first=self._channels_first)
+        self.clip_values = check_clip_values(self.classifier.clip_values)
+        self.channels_first = bool(getattr(self.classifier, "channels_first", False))
+        self.x = check_images(self.x, self.clip_values, channels_first=self.channels_first)
         self.y = np.asarray(self.y)
         if self.y.shape != (len(self.x),) or not np.issubdtype(self.y.dtype, np.integer):
             raise ValueError(
@@ -115,6 +125,7 @@ class Benchmark:
         if NO_DEFENCE in self.defences:
             raise ValueError(f"Expected defences by names other than {NO_DEFENCE!r}. Received {list(self.defences)}.")
         self.evaluations = check_integer("evaluations", self.evaluations)
+        self.batch_size = check_batch_size(self.batch_size)
         digest = hashlib.sha256(np.ascontiguousarray(self.x, "<f4").tobytes())
         digest.update(np.ascontiguousarray(self.y, "<i8").tobytes())
         self._images = digest.hexdigest()[:12]
@@ -122,6 +133,8 @@ class Benchmark:
         self._random: dict[str, bool] = {}
         self._parameters: dict[str, dict[str, Any]] = {}
         self._own: dict[str, EvaluationRecord] = {}
+        self._shown: dict[str, tuple[int, np.ndarray]] = {}
+        self._pictures = None if self.file is None else Path(self.file).parent / "pictures"
         filed = load_records(self.file) if self.file is not None and os.path.exists(self.file) else []
         self._filed = {record_key(record): record for record in filed}
 
@@ -130,101 +143,73 @@ class Benchmark:
         """The records of this run, in the order of their first appearance."""
         return list(self._own.values())
 
-    def clean(self) -> None:
-        """Record the clean accuracy of no defence and of each defence, but for what the file has."""
-        facts = {"attack": CLEAN, "threat_model": CLEAN}
-        missing = [name for name in [NO_DEFENCE, *self.defences] if not self._known([name], facts)]
-        if missing:
-            self._record(self.x, 0.0, among=missing, **facts)
+    @property
+    def kept_pictures(self) -> list[Picture]:
+        """One image of each attack of this run, where it was kept."""
+        return [Picture(self._own[key], *shown) for key, shown in self._shown.items()]
 
-    def static(
-        self, name: str, attack: EvasionAttack, threat_model: str = "static", *, extra: Mapping[str, Any] | None = None
-    ) -> np.ndarray:
+    def clean(self) -> list[EvaluationRecord]:
         """
-        Attack the undefended classifier (or, for "transfer", whatever the attack was built on) and record what is left
-        with no defence and behind each defence.
+        Record the clean accuracy of no defence and of each defence, but for what the file has.
 
-        :param name: Name of the attack, for the records.
-        :param attack: An ART attack.
-        :param threat_model: "static" or "transfer".
-        :param extra: What else the records are to say among the attack's parameters, as the name of the surrogate.
-        :return: The adversarial images.
-        :raises ValueError: If a static attack was built on a defended or on another classifier.
+        :return: The records.
         """
-        check_choice("threat_model", threat_model, ["static", "transfer"])
-        if threat_model == "static":
-            self._check_static(attack)
-        x_adv, seconds = self._generate(attack)
-        facts = self._facts(attack, x_adv, extra=extra)
-        self._record(x_adv, seconds, attack=name, threat_model=threat_model, **facts)
-        return x_adv
+        return self._fill([NO_DEFENCE, *self.defences], {"attack": CLEAN, "threat_model": CLEAN}, lambda: (self.x, 0.0))
 
-    def stored(self, name: str, attack: EvasionAttack, x_adv: np.ndarray, storage: str) -> None:
-        """
-        Record what is left of a static attack whose images went through a file, without attacking again.
-
-        :param name: Name of the attack, for the records.
-        :param attack: The attack that made the images.
-        :param x_adv: The images as they were read, in the order of ``x``.
-        :param storage: What they went through, as "PNG, 8 bits"; among the parameters in the records.
-        :raises ValueError: If the images are not as expected, or the attack was not static.
-        """
-        self._check_static(attack)
-        x_adv = check_images(x_adv, self._clip, channels_first=self._channels_first, name="x_adv")
-        if x_adv.shape != self.x.shape:
-            raise ValueError(f"Expected x_adv of the shape of x, {self.x.shape}. Received {x_adv.shape}.")
-        facts = self._facts(attack, extra={"storage": storage})
-        self._record(x_adv, 0.0, attack=name, threat_model="static", **facts)
-
-    def adaptive(self, name: str, defence: str, attack: EvasionAttack) -> np.ndarray:
-        """
-        Attack through one defence with gradients and record what is left behind it, after optimising.
-
-        A flag of the record says if the gradient is zero or not finite for some of the first images.
-
-        :param name: Name of the attack, for the records.
-        :param defence: Name of the defence.
-        :param attack: An ART attack built on the defended classifier, see
-            :func:`art_versatile.attacks.adaptive_attacks`.
-        :return: The adversarial images.
-        :raises ValueError: If the attack does not go through the defence, or takes no gradients.
-        """
-        return self._attack_through(name, defence, attack, "adaptive")
-
-    def query(self, name: str, defence: str, attack: EvasionAttack) -> np.ndarray:
-        """
-        Attack one defence by its answers alone and record what is left behind it.
-
-        :param name: Name of the attack, for the records.
-        :param defence: Name of the defence.
-        :param attack: An ART attack without gradients, built on the defended classifier, such as ``SquareAttack``.
-        :return: The adversarial images.
-        :raises ValueError: If the attack does not go through the defence, or takes gradients.
-        """
-        return self._attack_through(name, defence, attack, "query")
-
-    def done(
+    def run(
         self,
         name: str,
         attack: EvasionAttack,
-        *,
         threat_model: str = "static",
         defence: str | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> bool:
+        *,
+        surrogate: str | None = None,
+    ) -> list[EvaluationRecord]:
         """
-        Whether the records of an attack are there, as after an interrupted run with the same ``file``. They are then
-        records of this run too.
+        Attack, and record what is left; where the file has these very records, they are taken from it.
 
-        :param name: Name of the attack.
-        :param attack: The attack.
-        :param threat_model: Its threat model.
-        :param defence: The only one, where it is adaptive or by queries.
-        :param extra: As in :meth:`static`.
+        A flag of a record says if an attack went over its budget or if, at some of the first images, the gradient
+        through the defence is zero or not finite.
+
+        :param name: Name of the attack, for the records.
+        :param attack: An untargeted ART attack. A static one is built on the undefended classifier, a transferred one
+            on another; an adaptive one takes gradients of the classifier behind ``defence``, one by queries does not.
+        :param threat_model: "static", "transfer", "query" or "adaptive".
+        :param defence: Name of the defence that is attacked, and alone recorded; None for static and transferred
+            attacks, which are recorded with no defence and behind each.
+        :param surrogate: Name of the classifier that a transferred attack was built on.
+        :return: The records.
+        :raises ValueError: If the attack is of another threat model than is said, or is targeted.
         """
-        facts = {"attack": name, "threat_model": threat_model, **self._facts(attack, extra=extra)}
-        facts.pop("flags")
-        return self._known([NO_DEFENCE, *self.defences] if defence is None else [defence], facts)
+        check_threat(attack, threat_model, self.classifier, self.defences, defence)
+        facts: dict[str, Any] = {"attack": name, "threat_model": threat_model, "surrogate": surrogate}
+        facts |= attack_facts(attack, self.clip_values)
+        defences = [NO_DEFENCE, *self.defences] if defence is None else [defence]
+        made: list[tuple[np.ndarray, float]] = []
+
+        def attacked() -> tuple[np.ndarray, float]:
+            if not made:
+                made.append(self._generate(attack))
+            return made[0]
+
+        def read_back(through: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, float]:
+            return through(attacked()[0]), 0.0
+
+        def flags(x_adv: np.ndarray) -> tuple[str, ...]:
+            low, high = self.clip_values
+            found = budget_flags((x_adv - self.x) / (high - low), facts["norm"], facts["eps"])
+            return found + self._gradient_flags(attack) if threat_model == "adaptive" else found
+
+        key = self._key(defences[0], facts)
+        if self.pictures and key not in self._filed:
+            self._keep_picture(key, attacked()[0])
+        records = self._fill(defences, facts, attacked, flags)
+        for file_format, through in self.file_formats.items() if defence is None else ():
+            # Rounded to the file's levels a pixel may leave the budget: no flag.
+            records += self._fill(defences, {**facts, "file_format": file_format}, partial(read_back, through))
+        if self.pictures:
+            self._show_picture(key)
+        return records
 
     def revise(self, records: Iterable[EvaluationRecord]) -> None:
         """
@@ -233,7 +218,8 @@ class Benchmark:
         :param records: The records.
         """
         for record in records:
-            self._keep(record)
+            key = record_key(record)
+            self._own[key] = self._filed[key] = record
         self._save()
 
     def purified(self, defence: str, x: np.ndarray) -> np.ndarray:
@@ -253,7 +239,7 @@ class Benchmark:
         :param x: Images in its layout and ``clip_values``.
         :return: (N, classes).
         """
-        return np.concatenate([self.classifier.predict(batch) for batch in self._batches(x)])
+        return np.concatenate([self.classifier.predict(x[part]) for part in self._parts(x)])
 
     def is_random(self, defence: str) -> bool:
         """
@@ -267,57 +253,34 @@ class Benchmark:
             self._random[defence] = first.shape != second.shape or not np.array_equal(first, second)
         return self._random[defence]
 
-    def _batches(self, x: np.ndarray) -> list[np.ndarray]:
-        return [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
+    def unit(self, x: np.ndarray) -> np.ndarray:
+        """
+        Images as pages and files show them.
+
+        :param x: (N, ...) in the classifier's layout and ``clip_values``.
+        :return: (N, H, W, 3) in [0, 1].
+        """
+        low, high = self.clip_values
+        return (self._channels_last(x) - low) / (high - low)
+
+    def _parts(self, x: np.ndarray) -> list[slice]:
+        return [slice(i, i + self.batch_size) for i in range(0, len(x), self.batch_size)]
 
     def _labels(self) -> np.ndarray:
         return np.eye(self.classifier.nb_classes, dtype=np.float32)[self.y]
 
-    def _has_model(self, attack: EvasionAttack) -> bool:
-        model = getattr(self.classifier, "model", None)
-        return all(c is self.classifier or getattr(c, "model", None) is model for c in attacked_classifiers(attack))
-
-    def _check_static(self, attack: EvasionAttack) -> None:
-        for classifier in attacked_classifiers(attack):
-            if getattr(classifier, "preprocessing_defences", None):
-                raise ValueError(
-                    "Expected a static attack to be built on the undefended classifier. Received one through "
-                    f"{classifier.preprocessing_defences}."
-                )
-        if not self._has_model(attack):
-            raise ValueError(
-                "Expected a static attack to be built on the classifier that is defended. Received one on another: "
-                "that is threat_model='transfer'."
-            )
-
-    def _attack_through(self, name: str, defence: str, attack: EvasionAttack, threat_model: str) -> np.ndarray:
-        check_choice("defence", defence, list(self.defences))
-        if not goes_through(attack, self.defences[defence]):
-            raise ValueError(
-                f"Expected an attack built on the classifier behind {defence!r} alone. Received "
-                f"{type(attack).__name__} on {[c.preprocessing_defences for c in attacked_classifiers(attack)]}."
-            )
-        if not self._has_model(attack):
-            raise ValueError(
-                "Expected an attack on the classifier that is defended. Received one on another, equally defended."
-            )
-        if takes_gradients(attack) != (threat_model == "adaptive"):
-            wanted = "with" if threat_model == "adaptive" else "without"
-            raise ValueError(f"Expected an attack {wanted} gradients. Received {type(attack).__name__}.")
-        x_adv, seconds = self._generate(attack)
-        facts = self._facts(attack, x_adv)
-        if threat_model == "adaptive":
-            facts["flags"] += self._gradient_flags(attack)
-        self._record(x_adv, seconds, among=[defence], attack=name, threat_model=threat_model, **facts)
-        return x_adv
+    def _channels_last(self, x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x, 1, -1) if self.channels_first else x
 
     def _generate(self, attack: EvasionAttack) -> tuple[np.ndarray, float]:
-        if getattr(attack, "targeted", False):
-            raise ValueError(f"Expected an untargeted attack. Received a targeted {type(attack).__name__}.")
         start = time.perf_counter()
         with isolated_seed(self.seed):
             x_adv = attack.generate(self.x.copy(), y=self._labels())
-        return np.clip(x_adv, *self._clip), time.perf_counter() - start
+        if np.shape(x_adv) != self.x.shape:
+            raise ValueError(
+                f"Expected an attack that gives images of the shape of x, {self.x.shape}. Received {np.shape(x_adv)}."
+            )
+        return np.clip(x_adv, *self.clip_values), time.perf_counter() - start
 
     def _gradient_flags(self, attack: EvasionAttack) -> tuple[str, ...]:
         """What the first gradient says, at the images themselves."""
@@ -327,42 +290,18 @@ class Benchmark:
         with isolated_seed(self.seed):
             gradient = target.loss_gradient(self.x[:_PROBED].copy(), self._labels()[:_PROBED])
         by_image = np.asarray(gradient).reshape(len(gradient), -1)
-        flags = []
-        for what, count in (
-            ("zero", int((by_image == 0).all(axis=1).sum())),
-            ("not finite", int((~np.isfinite(by_image)).any(axis=1).sum())),
-        ):
-            if count:
-                flags.append(f"masked gradient: {what} at {count} of {len(by_image)} images")
-        return tuple(flags)
+        counts = {
+            "zero": int((by_image == 0).all(axis=1).sum()),
+            "not finite": int((~np.isfinite(by_image)).any(axis=1).sum()),
+        }
+        return tuple(
+            f"masked gradient: {what} at {count} of {len(by_image)} images" for what, count in counts.items() if count
+        )
 
-    def _facts(
-        self, attack: EvasionAttack, x_adv: np.ndarray | None = None, extra: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        parameters = {**attack_parameters(attack), **(extra or {})}
-        for classifier in attacked_classifiers(attack)[:1]:
-            if classifier.preprocessing_defences:
-                bpda = any(hasattr(item, "defence") for item in classifier.preprocessing_defences)
-                parameters["gradient"] = "identity (BPDA)" if bpda else "the defence's own"
-                parameters["eot_samples"] = getattr(classifier, "eot_samples", 1)
-        if not takes_gradients(attack):
-            parameters.pop("gradient", None)
-        norm = attack_norm(attack)
-        eps = parameters.get("eps")  # in the classifier's units; a record's is for pixels in [0, 1]
-        eps = eps / (self._clip[1] - self._clip[0]) if isinstance(eps, int | float) else None  # ART takes arrays, too
-        flags: tuple[str, ...] = ()
-        if x_adv is not None and eps is not None:
-            flags = self._budget_flags(x_adv, norm, eps)
-        return {"attack_parameters": parameters, "norm": norm, "eps": eps, "flags": flags}
+    # What is left
 
-    def _budget_flags(self, x_adv: np.ndarray, norm: Any, eps: float) -> tuple[str, ...]:
-        """Whether the images are within the budget that the record states."""
-        change = (x_adv - self.x).reshape(len(x_adv), -1).astype(np.float64) / (self._clip[1] - self._clip[0])
-        order = {"inf": np.inf, "1": 1, "2": 2}.get(str(norm))
-        if order is None:
-            return (f"the budget was not measured: norm {norm}",)
-        largest = float(np.linalg.norm(change, ord=order, axis=1).max())
-        return () if largest <= eps * (1 + 1e-4) + 1e-6 else (f"over budget: {largest:.6g} in place of {eps:.6g}",)
+    def _key(self, defence: str, facts: Mapping[str, Any]) -> str:
+        return record_key({**self._cell(defence, facts["attack"]), **facts})
 
     def _cell(self, defence: str, attack: str) -> dict[str, Any]:
         """What a record is known by, but for the attack."""
@@ -373,80 +312,9 @@ class Benchmark:
             "classifier": self.classifier_name,
             "defence": defence,
             "defence_parameters": self._defence_parameters(defence),
-            "preset": None if attack == CLEAN else self.preset,
+            "effort": None if attack == CLEAN else self.effort,
             "seed": self.seed,
         }
-
-    def _shown(self, defence: str, x: np.ndarray) -> _Shown:
-        times = self.evaluations if defence != NO_DEFENCE and self.is_random(defence) else 1
-        right: list[np.ndarray] = []
-        images: list[np.ndarray] | None = []
-        # For ART's defences that draw from the global generators; with the attack's seed they would draw what it saw.
-        with isolated_seed(np.random.SeedSequence([self.seed, 1])):
-            for evaluation in range(times):
-                answers = []
-                for i in range(0, len(x), self.batch_size):
-                    batch, labels = x[i : i + self.batch_size], self.y[i : i + self.batch_size]
-                    shown = batch
-                    if defence != NO_DEFENCE:
-                        shown = self.purified(defence, batch)
-                        name = f"what {defence!r} makes of images"
-                        check_images(shown, self._clip, channels_first=self._channels_first, name=name)
-                    answers.append(hits(self.classifier.predict(shown), labels))
-                    if shown.shape != batch.shape:
-                        images = None
-                    elif images is not None and evaluation == 0:
-                        images.append(shown)
-                right.append(np.concatenate(answers))
-        return _Shown(right, None if images is None else np.concatenate(images))
-
-    def _record(self, x: np.ndarray, seconds: float, *, among: Sequence[str] | None = None, **facts: Any) -> None:
-        clean = self._channels_last(self.x)
-        for defence in [NO_DEFENCE, *self.defences] if among is None else among:
-            start = time.perf_counter()
-            shown = self._shown(defence, x)
-            counts = tuple(int(right.sum()) for right in shown.right)
-            # The attack's time belongs to the first record alone: the cells of a run add up to the run.
-            seconds, spent = 0.0, seconds + time.perf_counter() - start
-            distances: dict[str, Any] = {}
-            if shown.images is not None:
-                pair = (self._channels_last(shown.images), clean)
-                distances = {measure.__name__: measure(*pair, clip_values=self._clip) for measure in (psnr, mae)}
-                if min(clean.shape[1:3]) >= _SSIM_WINDOW:
-                    distances["ssim"] = ssim(*pair, clip_values=self._clip)
-            self._keep(
-                EvaluationRecord(
-                    **self._cell(defence, facts["attack"]),
-                    correct=round(sum(counts) / len(counts)),
-                    evaluations=counts if len(counts) > 1 else (),
-                    right="".join("01"[value] for value in np.logical_and.reduce(shown.right).astype(int)),
-                    seconds=spent,
-                    versions=self._versions,
-                    **distances,
-                    **facts,
-                )
-            )
-            self._save()
-
-    def _known(self, defences: Sequence[str], facts: Mapping[str, Any]) -> bool:
-        """Whether every cell is filled; those of the file are then of this run."""
-        keys = [record_key({**self._cell(defence, facts["attack"]), **facts}) for defence in defences]
-        if not all(key in self._filed for key in keys):
-            return False
-        self._own.update((key, self._filed[key]) for key in keys)
-        return True
-
-    def _keep(self, record: EvaluationRecord) -> None:
-        """Add a record, in place of an older one of the same cell."""
-        key = record_key(record)
-        self._own[key] = self._filed[key] = record
-
-    def _save(self) -> None:
-        if self.file is not None:
-            save_records(self._filed.values(), self.file)
-
-    def _channels_last(self, x: np.ndarray) -> np.ndarray:
-        return np.moveaxis(x, 1, -1) if self._channels_first else x
 
     def _defence_parameters(self, defence: str) -> dict[str, Any]:
         if defence == NO_DEFENCE:
@@ -457,3 +325,90 @@ class Benchmark:
             fingerprint = getattr(preprocessor, "fingerprint", None)
             self._parameters[defence] = said if fingerprint is None else {**said, "fingerprint": fingerprint}
         return self._parameters[defence]
+
+    def _fill(
+        self,
+        defences: Sequence[str],
+        facts: Mapping[str, Any],
+        attacked: Callable[[], tuple[np.ndarray, float]],
+        flags: Callable[[np.ndarray], tuple[str, ...]] = lambda x: (),
+    ) -> list[EvaluationRecord]:
+        """The cells of an attack, each from the file or measured; images and the attack's time are made if needed."""
+        keys = {defence: self._key(defence, facts) for defence in defences}
+        missing = [defence for defence, key in keys.items() if key not in self._filed]
+        if missing:
+            x, seconds = attacked()
+            found = flags(x)
+            for defence in missing:
+                self._filed[keys[defence]] = self._measured(defence, facts, x, seconds, found)
+                self._save()
+                seconds = 0.0  # the attack's time belongs to one record alone: the cells of a run add up to the run
+        self._own.update((key, self._filed[key]) for key in keys.values())
+        return [self._own[key] for key in keys.values()]
+
+    def _measured(
+        self, defence: str, facts: Mapping[str, Any], x: np.ndarray, seconds: float, flags: tuple[str, ...]
+    ) -> EvaluationRecord:
+        start = time.perf_counter()
+        right, images = self._answers(defence, x)
+        counts = tuple(int(each.sum()) for each in right)
+        distances: dict[str, Any] = {}
+        if images is not None:
+            pair = (self._channels_last(images), self._channels_last(self.x))
+            large = min(pair[1].shape[1:3]) >= _SSIM_WINDOW
+            for measure in (psnr, mae, ssim) if large else (psnr, mae):
+                distances[measure.__name__] = measure(*pair, clip_values=self.clip_values)
+        return EvaluationRecord(
+            **self._cell(defence, facts["attack"]),
+            classes=int(self.classifier.nb_classes),
+            correct=round(sum(counts) / len(counts)),
+            evaluations=counts if len(counts) > 1 else (),
+            right="".join("01"[value] for value in np.logical_and.reduce(right).astype(int)),
+            seconds=seconds + time.perf_counter() - start,
+            versions=self._versions,
+            flags=flags,
+            **distances,
+            **facts,
+        )
+
+    def _answers(self, defence: str, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Which images are right, (N,) for each evaluation, and what the defence makes of them if it keeps the size."""
+        times = self.evaluations if defence != NO_DEFENCE and self.is_random(defence) else 1
+        right: list[np.ndarray] = []
+        images: list[np.ndarray] = []
+        # For ART's defences that draw from the global generators; with the attack's seed they would draw what it saw.
+        with isolated_seed(np.random.SeedSequence([self.seed, 1])):
+            for evaluation in range(times):
+                answers = []
+                for part in self._parts(x):
+                    shown = x[part]
+                    if defence != NO_DEFENCE:
+                        shown = self.purified(defence, shown)
+                        name = f"what {defence!r} makes of images"
+                        check_images(shown, self.clip_values, channels_first=self.channels_first, name=name)
+                    answers.append(hits(self.classifier.predict(shown), self.y[part]))
+                    if evaluation == 0:
+                        images.append(shown)
+                right.append(np.concatenate(answers))
+        same = all(image.shape[1:] == x.shape[1:] for image in images)
+        return right, np.concatenate(images) if same else None
+
+    def _save(self) -> None:
+        if self.file is not None:
+            save_records(self._filed.values(), self.file)
+
+    def _keep_picture(self, key: str, x_adv: np.ndarray) -> None:
+        """Before the record is there: a run that is stopped in between attacks again."""
+        clean = [r.right for r in self.records if r.attack == CLEAN and r.defence == NO_DEFENCE]
+        right = [i for i, value in enumerate((clean or [None])[0] or "") if value == "1"] or list(range(len(self.x)))
+        index = right[len(self._shown) % len(right)]
+        self._shown[key] = index, x_adv[index].copy()
+        if self._pictures is not None:
+            with atomic_path(self._pictures / f"{key[:16]}.npz") as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, index=index, image=x_adv[index])
+
+    def _show_picture(self, key: str) -> None:
+        path = None if self._pictures is None else self._pictures / f"{key[:16]}.npz"
+        if key not in self._shown and path is not None and path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                self._shown[key] = int(kept["index"]), kept["image"]

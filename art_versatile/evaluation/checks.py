@@ -15,10 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from art_versatile.evaluation.metrics import wilson_interval
 from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
 
-__all__ = ["CHECKS", "CONTROL_CHECKS", "control_checks", "masking_checks", "verdict", "with_flags"]
+__all__ = ["CHECKS", "CONTROL_CHECKS", "LABELS", "control_checks", "masking_checks", "verdict", "with_flags"]
 
+#: Of the classifier and the labels themselves.
+LABELS = "labels"
 #: Name of a check -> what it asks.
 CHECKS = {
+    LABELS: "The classifier alone gets more of the clean images right than chance would: the labels are its class "
+    "indices, the images of its size and range.",
     "adaptive": "An adaptive white-box attack was run. Static figures alone say nothing of an attacker who knows the "
     "defence.",
     "gradients": "The gradient through the defence is neither zero nor infinite at any image that was looked at.",
@@ -39,21 +43,24 @@ _SLACK = 0.02
 _NOTHING = 0.01  # one image of a hundred may have lost its way
 _MASKED = "masked gradient"
 _FALLEN = 0.1
+_CHANCE = 0.05  # what chance gets as often as this is no evidence of a classifier that works
+_FEW = 5  # of fewer images a classifier that works may get none right
 _CHECK = "check "
 
 
 def masking_checks(records: Iterable[EvaluationRecord]) -> list[Check]:
     """
-    Every check of every defence.
+    Every check: of the labels once (its defence is "none"), then of every defence.
 
     :param records: Of one data set and one classifier.
     :return: In the order of the defences' first records, then of :data:`CHECKS`.
     """
+    records = list(records)
     by_defence: dict[str, list[EvaluationRecord]] = {}
     for record in records:
         if record.defence != NO_DEFENCE:
             by_defence.setdefault(record.defence, []).append(record)
-    return [
+    return [Check(LABELS, CHECKS[LABELS], NO_DEFENCE, *_labels(records))] + [
         Check(name, CHECKS[name], defence, *function(attacked))
         for defence, own in by_defence.items()
         for attacked in [[record for record in own if record.attack != CLEAN]]
@@ -96,7 +103,8 @@ def control_checks(records: Iterable[EvaluationRecord], identity: str, *broken: 
 
 def with_flags(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
     """
-    The records, with what their checks found beside the figures that it concerns: the attacked ones of the defence.
+    The records, with what their checks found beside the figures that it concerns: the attacked ones of the defence, or,
+    of wrong labels, all.
 
     :param records: Of one data set and one classifier.
     """
@@ -109,38 +117,47 @@ def with_flags(records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
     for check in masking_checks(records):
         if check.passed is False:
             failed.setdefault(check.defence, []).append(f"{_CHECK}{check.name!r} failed: {check.said}")
-    return [
-        record
-        if record.attack == CLEAN or record.defence not in failed
-        else dataclasses.replace(record, flags=(*record.flags, *failed[record.defence]))
-        for record in records
-    ]
+    wrong_labels = failed.pop(NO_DEFENCE, [])
+
+    def flags(record: EvaluationRecord) -> tuple[str, ...]:
+        own = [] if record.attack == CLEAN else failed.get(record.defence, [])
+        return (*record.flags, *wrong_labels, *own)
+
+    return [dataclasses.replace(record, flags=flags(record)) for record in records]
 
 
 def verdict(records: Iterable[EvaluationRecord], defence: str) -> str:
     """
     One sentence on a defence that no reader can take for more than was measured.
 
-    :param records: Of one data set and one classifier.
+    :param records: Of one data set and one classifier, those without a defence among them.
     :param defence: Name of the defence.
     :raises ValueError: If there are no records of it.
     """
+    records = list(records)
     own = [record for record in records if record.defence == defence]
     if not own:
         raise ValueError(f"Expected records of {defence!r}. Received none.")
+    fits, found = _labels(records)
+    if fits is False:
+        return (
+            f"{defence}: nothing is said, for the classifier alone is no better than chance: {found}. Are the labels "
+            "its class indices (from 0), the images of its size and range?"
+        )
     adaptive = [record for record in own if record.threat_model == "adaptive" and not record.is_unbounded]
     if not adaptive:
         return f"{defence}: no adaptive attack was run, so nothing is said of robustness."
     worst = min(adaptive, key=lambda record: (record.worst, record.eps or 0))
     low, high = wilson_interval(round(worst.worst * worst.n), worst.n)
+    way = ", BPDA" if worst.gradient == "bpda" else ""
     several = f" in the worst of {len(worst.evaluations)} evaluations" if worst.evaluations else ""
     text = (
-        f"{defence}: an adaptive attacker ({worst.attack}{_at(worst)}) leaves {100 * worst.worst:.1f}%{several} "
+        f"{defence}: an adaptive attacker ({worst.attack}{way}{_at(worst)}) leaves {100 * worst.worst:.1f}%{several} "
         f"(n = {worst.n}, 95% interval {100 * low:.0f} to {100 * high:.0f}%)."
     )
     if worst.worst == 0:  # nothing is left that a stronger attack could take
         return text
-    outcome = {check.name: check.passed for check in masking_checks(own)}
+    outcome = {check.name: check.passed for check in masking_checks(own) if check.defence == defence}
     failed = [name for name, passed in outcome.items() if passed is False]
     missing = [name for name, passed in outcome.items() if passed is None]
     if failed:
@@ -162,7 +179,8 @@ def _at(record: EvaluationRecord) -> str:
 
 
 def _said(record: EvaluationRecord) -> str:
-    return f"{record.attack} ({record.threat_model}{_at(record)}) {100 * record.accuracy:.1f}%"
+    way = ", BPDA" if record.gradient == "bpda" else ""
+    return f"{record.attack} ({record.threat_model}{way}{_at(record)}) {100 * record.accuracy:.1f}%"
 
 
 def _adaptive(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
@@ -194,6 +212,22 @@ def _stronger(strong: Sequence[EvaluationRecord], weak: Sequence[EvaluationRecor
     return _result(compared, wrong)
 
 
+def _labels(records: Sequence[EvaluationRecord]) -> Result:
+    clean = next((r for r in records if r.attack == CLEAN and r.defence == NO_DEFENCE), None)
+    if clean is None:
+        return None, "needs clean images without a defence"
+    said = f"{clean.correct} of {clean.n} clean images right"
+    above = clean.correct > 0
+    if clean.classes is not None:
+        from scipy.stats import binom  # SciPy's statistics are slow to import
+
+        said += f", chance {100 / clean.classes:.3g}%"
+        above = bool(binom.sf(clean.correct - 1, clean.n, 1 / clean.classes) <= _CHANCE)
+    if not above and clean.n < _FEW:
+        return None, f"{said}: too few images to tell"
+    return above, said
+
+
 def _adaptive_was_run(records: Sequence[EvaluationRecord]) -> Result:
     names = list(dict.fromkeys(record.attack for record in _adaptive(records)))
     return bool(names), ", ".join(names) if names else "none was run"
@@ -207,17 +241,10 @@ def _gradients(records: Sequence[EvaluationRecord]) -> Result:
     return (False, "; ".join(flags)) if flags else (True, "looked at for each attack")
 
 
-def _steps_of(record: EvaluationRecord) -> int | None:
-    steps = record.attack_parameters.get("max_iter")
-    if record.attack_parameters.get("class") == "FastGradientMethod":
-        return 1
-    return steps if isinstance(steps, int) else None
-
-
 def _iterative(records: Sequence[EvaluationRecord]) -> Result:
     adaptive = _adaptive(records)
-    one = [record for record in adaptive if _steps_of(record) == 1]
-    more = [record for record in adaptive if (_steps_of(record) or 0) > 1]
+    one = [record for record in adaptive if record.iterations == 1]
+    more = [record for record in adaptive if (record.iterations or 0) > 1]
     return _stronger(more, one) or (None, "needs FGSM and an iterative attack through the defence, at one budget")
 
 
@@ -252,25 +279,25 @@ def _ordered(
     return _result(compared, wrong) or (None, f"needs one attack through the defence with two values of {name}")
 
 
-def _effort(record: EvaluationRecord) -> float | None:
-    steps = _steps_of(record)
+def _steps_taken(record: EvaluationRecord) -> float | None:
+    steps = record.iterations
     restarts = [record.attack_parameters.get(name) for name in ("num_random_init", "nb_random_init", "nb_restarts")]
     return None if steps is None else steps * max([n for n in restarts if isinstance(n, int)], default=1) or steps
 
 
 def _kind(record: EvaluationRecord) -> tuple[object, ...]:
-    names = ("class", "loss_type", "gradient", "eot_samples")
-    return record.norm, *(record.attack_parameters.get(name) for name in names)
+    names = ("class", "loss_type")
+    return (record.norm, record.gradient, record.eot_samples, *(record.attack_parameters.get(name) for name in names))
 
 
 def _steps(records: Sequence[EvaluationRecord]) -> Result:
-    return _ordered(records, "iterations x restarts", _effort, lambda record: (*_kind(record), record.eps))
+    return _ordered(records, "iterations x restarts", _steps_taken, lambda record: (*_kind(record), record.eps))
 
 
 def _budget(records: Sequence[EvaluationRecord]) -> Result:
     # One large step may overshoot: FGSM is often weaker at the larger budget, without any defence too.
-    iterative = [record for record in records if _steps_of(record) != 1]
-    return _ordered(iterative, "eps", lambda record: record.eps, lambda record: (*_kind(record), _effort(record)))
+    iterative = [record for record in records if record.iterations != 1]
+    return _ordered(iterative, "eps", lambda record: record.eps, lambda record: (*_kind(record), _steps_taken(record)))
 
 
 def _unbounded(records: Sequence[EvaluationRecord]) -> Result:

@@ -37,7 +37,7 @@ def hits(predictions: Any, labels: Any) -> np.ndarray:
     :param predictions: Scores (N, classes), of which the largest counts, or class indices (N,).
     :param labels: One-hot labels (N, classes) or class indices (N,).
     :return: Boolean array (N,). The conjunction over several attacks is the worst case per sample.
-    :raises ValueError: If shapes or dtypes are not as expected, or the numbers of images differ.
+    :raises ValueError: If they are neither scores nor class indices, or the numbers of images or classes differ.
     """
     predicted = _class_indices(predictions, "predictions")
     true = _class_indices(labels, "labels")
@@ -58,7 +58,7 @@ def accuracy(predictions: Any, labels: Any) -> float:
     :param predictions: Scores (N, classes) or class indices (N,).
     :param labels: One-hot labels (N, classes) or class indices (N,).
     :return: Between 0 and 1.
-    :raises ValueError: As in :func:`hits`.
+    :raises ValueError: If they are neither scores nor class indices, or the numbers of images or classes differ.
     """
     return float(hits(predictions, labels).mean())
 
@@ -71,7 +71,7 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, f
     :param n: Trials, at least 1.
     :param level: Confidence level, between 0 and 1.
     :return: (low, high), both between 0 and 1.
-    :raises ValueError: If a value is not as expected.
+    :raises ValueError: If a count is no integer, ``correct`` is not from 0 to n, or the level not between 0 and 1.
     """
     for name, value in (("correct", correct), ("n", n)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -117,7 +117,7 @@ def psnr(images: Any, reference: Any, *, clip_values: Sequence[float] = (0.0, 1.
     :param reference: The originals, of the same shape.
     :param clip_values: Range of the pixels; its width is the peak of the signal.
     :return: dB; ``math.inf`` where every image equals its reference.
-    :raises ValueError: If shapes or values are not as expected.
+    :raises ValueError: If the shapes differ or are none of images, or a value is not finite and in ``clip_values``.
     """
     from skimage.metrics import peak_signal_noise_ratio
 
@@ -137,7 +137,7 @@ def mae(images: Any, reference: Any, *, clip_values: Sequence[float] = (0.0, 1.0
     :param reference: The originals, of the same shape.
     :param clip_values: Range of the pixels.
     :return: Between 0 (equal) and 1.
-    :raises ValueError: If shapes or values are not as expected.
+    :raises ValueError: If the shapes differ or are none of images, or a value is not finite and in ``clip_values``.
     """
     errors = [np.abs(image - original).mean() for image, original in _pairs(images, reference, clip_values)]
     return float(np.mean(errors))
@@ -151,7 +151,7 @@ def ssim(images: Any, reference: Any, *, clip_values: Sequence[float] = (0.0, 1.
     :param reference: The originals, of the same shape.
     :param clip_values: Range of the pixels.
     :return: At most 1 (equal).
-    :raises ValueError: If shapes or values are not as expected.
+    :raises ValueError: If the shapes differ or are none of images, or a value is not finite and in ``clip_values``.
     """
     from skimage.metrics import structural_similarity
 

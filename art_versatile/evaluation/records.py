@@ -7,15 +7,14 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from art_versatile._checks import check_choice
+from art_versatile._checks import check_choice, check_integer, check_number
 from art_versatile._files import write_text_atomically
+from art_versatile.evaluation._values import LARGEST, above_zero, list_of, mapping_of, norm_name, plain_json, text_of
 from art_versatile.evaluation.metrics import wilson_interval
 
 __all__ = [
@@ -36,14 +35,18 @@ CLEAN = "clean"
 NO_DEFENCE = "none"
 #: A budget in L-infinity, as a share of the pixel range, at which no defence can hold: it checks the attack.
 UNBOUNDED = 0.5
-SCHEMA_VERSION = 2
-_READABLE = (1, SCHEMA_VERSION)  # version 1 had neither images, evaluations nor right
+SCHEMA_VERSION = 3
 _SCHEMA = "art-versatile evaluation records"
-PRESETS = ("quick", "paper", "full")
 NORMS = ("0", "1", "2", "inf")
 #: What the attacker knows: nothing is attacked; attacks on the undefended classifier; attacks on another classifier or
 #: another purifier; queries only; the gradient through the defence.
 THREAT_MODELS = (CLEAN, "static", "transfer", "query", "adaptive")
+_CHOICES = {
+    "effort": ("quick", "paper"),
+    "norm": NORMS,
+    "gradient": ("exact", "bpda"),
+    "threat_model": THREAT_MODELS,
+}
 
 #: The fields that say which cell of an evaluation a record fills. Results, time and versions are not among them.
 KEY_FIELDS = (
@@ -55,76 +58,74 @@ KEY_FIELDS = (
     "defence_parameters",
     "attack",
     "attack_parameters",
-    "preset",
+    "effort",
     "norm",
     "eps",
+    "iterations",
     "threat_model",
+    "surrogate",
+    "gradient",
+    "eot_samples",
+    "file_format",
     "seed",
 )
+#: What a clean record has none of.
+_OF_AN_ATTACK = ("norm", "eps", "iterations", "surrogate", "gradient", "eot_samples", "file_format")
 _DERIVED = ("accuracy", "interval")
 
 
-def _plain(value: Any, name: str) -> Any:
-    """Plain JSON values, keys sorted: what is compared, hashed and written is then one and the same."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        if math.isnan(value):
-            raise ValueError(f"Expected {name} without NaN. Received NaN.")
-        # JSON has no infinity; ART's norm=np.inf is a usual parameter.
-        return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise ValueError(f"Expected {name} to have strings as keys. Received {key!r}.")
-        return {key: _plain(value[key], f"{name}[{key!r}]") for key in sorted(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item, name) for item in value]
-    raise ValueError(f"Expected {name} to be JSON values. Received {type(value).__name__}.")
-
-
-def _text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"Expected {name} to be a non-empty string. Received {value!r}.")
-
-
-def _integer(name: str, value: Any, low: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or (low is not None and value < low):
-        least = "" if low is None else f" of at least {low}"
-        raise ValueError(f"Expected {name} to be an integer{least}. Received {value!r}.")
-    return int(value)
-
-
-def _number(name: str, value: Any, low: float, high: float = math.inf, *, infinite: bool = False) -> float:
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not low <= value <= high or (math.isinf(value) and not infinite):
-        limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-        raise ValueError(f"Expected {name} to be a number {limits}, or None. Received {value!r}.")
-    return float(value)
+def _cell_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """:data:`KEY_FIELDS`, checked and plain."""
+    plain = {**values, "norm": norm_name(values["norm"]), "n": check_integer("n", values["n"])}
+    for name in ("dataset", "classifier", "defence", "attack"):
+        text_of(name, values[name])
+    for name in ("defence_parameters", "attack_parameters"):
+        plain[name] = mapping_of(name, values[name])
+    optional: dict[str, Callable[[str, Any], Any]] = {
+        **dict.fromkeys(("images", "surrogate", "file_format"), text_of),
+        **dict.fromkeys(("iterations", "eot_samples"), check_integer),
+        "eps": above_zero,
+        "seed": lambda name, value: check_integer(name, value, 0),
+    }
+    for name, check in optional.items():
+        plain[name] = None if values[name] is None else check(name, values[name])
+    for name, choices in _CHOICES.items():
+        if plain[name] is not None or name == "threat_model":
+            check_choice(name, plain[name], choices)
+    if (values["attack"] == CLEAN) != (values["threat_model"] == CLEAN):
+        raise ValueError(
+            "Expected threat_model 'clean' for attack 'clean', and for no other. "
+            f"Received attack={values['attack']!r}, threat_model={values['threat_model']!r}."
+        )
+    stated = [name for name in (*_OF_AN_ATTACK, "attack_parameters") if plain[name]]
+    if values["attack"] == CLEAN and stated:
+        raise ValueError(f"Expected a clean record without facts of an attack. Received {stated}.")
+    return plain
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
     """
-    One cell of an evaluation: one defence against one attack on n images. Every field is checked, all are plain data.
-
-    A clean row has ``attack="clean"`` and ``threat_model="clean"``, and neither norm, eps nor attack parameters.
+    How many images of a set a classifier gets right under one attack, with or without a defence.
 
     :param dataset: Name of the images.
-    :param images: What tells these images and labels from others of the same name, as the first digits of a SHA-256;
-        None where it was not recorded.
+    :param images: Digest of the images and their labels, or None.
     :param n: Number of images.
     :param classifier: Name of the classifier.
-    :param defence: Name of the defence, as ``"VersatilePurifier(compact)"``; ``"none"`` without one.
-    :param defence_parameters: Its parameters, JSON values.
-    :param attack: Name of the attack, as ``"FGSM"``; ``"clean"`` without one.
-    :param attack_parameters: Its parameters, JSON values.
-    :param preset: ``"quick"``, ``"paper"``, ``"full"`` or None.
-    :param norm: ``"inf"``, ``"2"``, ``"1"``, ``"0"`` (or the numbers) or None.
-    :param eps: Budget in the norm, pixels in [0, 1]; None for an attack without one.
+    :param classes: Number of its classes, or None.
+    :param defence: Name of the defence; ``"none"`` for the classifier alone.
+    :param defence_parameters: What the defence is set to; JSON values.
+    :param attack: Name of the attack, no more; ``"clean"`` for no attack.
+    :param attack_parameters: What the attack is set to, in the classifier's units; JSON values.
+    :param effort: "quick", "paper", or None: how hard the suite's attacks try.
+    :param norm: Norm of the budget: "0", "1", "2", "inf" (numbers are taken, too) or None.
+    :param eps: Budget as a share of the pixel range; None for an attack without one.
+    :param iterations: Of the attack, 1 for a single step; None where it has none or says none.
     :param threat_model: One of :data:`THREAT_MODELS`.
+    :param surrogate: Name of the classifier that a transferred attack was made on, else None.
+    :param gradient: "exact" or "bpda": the way back through the defence that the attack took; None where it took none.
+    :param eot_samples: Draws of a random defence that each gradient was the mean of, or None.
+    :param file_format: What kind of file the attacked images were written to and read from ("PNG"); None for arrays.
     :param correct: How many of the n images are classified right; of several evaluations the mean, rounded.
     :param evaluations: Of a random defence: how many were right at each evaluation of the same images. Empty where it
         was evaluated once.
@@ -138,21 +139,27 @@ class EvaluationRecord:
     :param seed: Seed of the cell, or None.
     :param versions: Package name to version.
     :param flags: Warnings that a reader must see beside the figure.
-    :raises ValueError: If a value is not as expected.
+    :raises ValueError: If a value is of another kind or range, or contradicts another.
     """
 
     dataset: str
     images: str | None = None
     n: int
     classifier: str
+    classes: int | None = None
     defence: str = NO_DEFENCE
     defence_parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     attack: str
     attack_parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    preset: str | None = None
+    effort: str | None = None
     norm: str | None = None
     eps: float | None = None
+    iterations: int | None = None
     threat_model: str
+    surrogate: str | None = None
+    gradient: str | None = None
+    eot_samples: int | None = None
+    file_format: str | None = None
     correct: int
     evaluations: tuple[int, ...] = ()
     right: str | None = None
@@ -165,54 +172,30 @@ class EvaluationRecord:
     flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in self._checked().items():
-            object.__setattr__(self, name, value)
-
-    def _checked(self) -> dict[str, Any]:
-        _check_key_values({name: getattr(self, name) for name in KEY_FIELDS})
-        plain: dict[str, Any] = _plain_key_values({name: getattr(self, name) for name in KEY_FIELDS})
-        plain["correct"] = _integer("correct", self.correct, 0)
+        plain = _cell_values({name: getattr(self, name) for name in KEY_FIELDS})
+        plain["correct"] = check_integer("correct", self.correct, 0)
         if plain["correct"] > plain["n"]:
             raise ValueError(f"Expected correct to be at most n={self.n}. Received {self.correct!r}.")
-        plain["evaluations"] = self._checked_evaluations()
-        if self.right is not None:
-            self._check_right(plain["n"], plain["correct"], plain["evaluations"])
-        if self.psnr is not None:
-            plain["psnr"] = _number("psnr", self.psnr, 0, infinite=True)
-        if self.mae is not None:
-            plain["mae"] = _number("mae", self.mae, 0, 1)
-        if self.ssim is not None:
-            plain["ssim"] = _number("ssim", self.ssim, -1, 1)
-        if self.seconds is not None:
-            plain["seconds"] = _number("seconds", self.seconds, 0)
-        plain["versions"] = _mapping("versions", self.versions)
-        for package, version in plain["versions"].items():
-            _text(f"versions[{package!r}]", version)
-        if isinstance(self.flags, str) or not isinstance(self.flags, list | tuple):
-            raise ValueError(f"Expected flags to be a list of strings. Received {self.flags!r}.")
-        for flag in self.flags:
-            _text("a flag", flag)
-        plain["flags"] = tuple(self.flags)
-        return plain
-
-    def _checked_evaluations(self) -> tuple[int, ...]:
-        if isinstance(self.evaluations, str) or not isinstance(self.evaluations, list | tuple):
-            raise ValueError(f"Expected evaluations to be a list of counts. Received {self.evaluations!r}.")
-        counts = tuple(_integer("an evaluation", count, 0) for count in self.evaluations)
-        if counts and (max(counts) > self.n or round(sum(counts) / len(counts)) != self.correct):
+        if self.classes is not None:
+            plain["classes"] = check_integer("classes", self.classes, 2)
+        counts = [check_integer("evaluations", count, 0) for count in list_of("evaluations", self.evaluations)]
+        if counts and (max(counts) > plain["n"] or round(sum(counts) / len(counts)) != plain["correct"]):
             raise ValueError(
                 f"Expected evaluations of at most n={self.n}, their rounded mean correct={self.correct}. "
                 f"Received {counts}."
             )
-        return counts
-
-    def _check_right(self, n: int, correct: int, evaluations: tuple[int, ...]) -> None:
-        right = self.right
-        if not isinstance(right, str) or len(right) != n or set(right) - {"0", "1"}:
-            raise ValueError(f"Expected right to be {n} characters 0 or 1. Received {right!r}.")
-        least = min(evaluations, default=correct)
-        if right.count("1") > least or (not evaluations and right.count("1") < least):
-            raise ValueError(f"Expected right to agree with the {least} that are right. Received {right!r}.")
+        plain["evaluations"] = tuple(counts)
+        if self.right is not None:
+            _check_right(self.right, plain["n"], min(counts, default=plain["correct"]), several=bool(counts))
+        for name, low, high in (("psnr", 0, math.inf), ("mae", 0, 1), ("ssim", -1, 1), ("seconds", 0, LARGEST)):
+            value = getattr(self, name)
+            plain[name] = None if value is None else check_number(name, value, low, high)
+        plain["versions"] = mapping_of("versions", self.versions)
+        for package, version in plain["versions"].items():
+            text_of(f"versions[{package!r}]", version)
+        plain["flags"] = tuple(text_of("flags", flag) for flag in list_of("flags", self.flags))
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     @property
     def accuracy(self) -> float:
@@ -244,7 +227,7 @@ class EvaluationRecord:
         """
         values: dict[str, Any] = {}
         for item in dataclasses.fields(self):
-            values[item.name] = _plain(getattr(self, item.name), item.name)
+            values[item.name] = plain_json(getattr(self, item.name), item.name)
             if item.name == "correct":
                 values["accuracy"] = self.accuracy
                 values["interval"] = list(self.interval)
@@ -257,8 +240,7 @@ class EvaluationRecord:
 
         :param values: The dictionary.
         :return: The record.
-        :raises ValueError: If a field is missing, unknown or not as expected, or the accuracy is not what the counts
-            say.
+        :raises ValueError: If a field is missing, unknown or wrong, or the accuracy is not what the counts say.
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"Expected a record to be a JSON object. Received {type(values).__name__}.")
@@ -302,55 +284,11 @@ def _required(item: dataclasses.Field[Any]) -> bool:
     return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"Expected {name} to be a dictionary. Received {value!r}.")
-    return _plain(value, name)
-
-
-def _norm(value: Any) -> str | None:
-    if isinstance(value, int | float | np.generic) and not isinstance(value, bool):
-        return "inf" if value == math.inf else f"{value:g}"
-    return value
-
-
-def _check_key_values(values: Mapping[str, Any]) -> None:
-    for name in ("dataset", "classifier", "defence", "attack"):
-        _text(name, values[name])
-    if values["images"] is not None:
-        _text("images", values["images"])
-    _integer("n", values["n"], 1)
-    if values["preset"] is not None:
-        check_choice("preset", values["preset"], PRESETS)
-    if values["norm"] is not None:
-        check_choice("norm", _norm(values["norm"]), NORMS)
-    eps = values["eps"]
-    if eps is not None and not (_number("eps", eps, 0) > 0):
-        raise ValueError(f"Expected eps to be above 0, or None. Received {eps!r}.")
-    if values["seed"] is not None:
-        _integer("seed", values["seed"])
-    check_choice("threat_model", values["threat_model"], THREAT_MODELS)
-    if (values["attack"] == CLEAN) != (values["threat_model"] == CLEAN):
-        raise ValueError(
-            "Expected threat_model 'clean' for attack 'clean', and for no other. "
-            f"Received attack={values['attack']!r}, threat_model={values['threat_model']!r}."
-        )
-    if values["attack"] == CLEAN and (values["norm"] is not None or eps is not None or values["attack_parameters"]):
-        raise ValueError(
-            "Expected a clean record without norm, eps and attack_parameters. "
-            f"Received norm={values['norm']!r}, eps={eps!r}, attack_parameters={values['attack_parameters']!r}."
-        )
-
-
-def _plain_key_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    plain = dict(values)
-    plain["n"] = int(values["n"])
-    plain["norm"] = _norm(values["norm"])
-    plain["eps"] = None if values["eps"] is None else float(values["eps"])
-    plain["seed"] = None if values["seed"] is None else int(values["seed"])
-    for name in ("defence_parameters", "attack_parameters"):
-        plain[name] = _mapping(name, values[name])
-    return plain
+def _check_right(right: Any, n: int, least: int, *, several: bool) -> None:
+    if not isinstance(right, str) or len(right) != n or set(right) - {"0", "1"}:
+        raise ValueError(f"Expected right to be {n} characters 0 or 1. Received {right!r}.")
+    if right.count("1") > least or (not several and right.count("1") < least):
+        raise ValueError(f"Expected right to agree with the {least} that are right. Received {right!r}.")
 
 
 def record_key(record: EvaluationRecord | Mapping[str, Any]) -> str:
@@ -360,7 +298,7 @@ def record_key(record: EvaluationRecord | Mapping[str, Any]) -> str:
     :param record: A record, or a dictionary of :data:`KEY_FIELDS` before there is one (optional fields may be left
         out).
     :return: A digest, equal for equal cells in every process and on every machine.
-    :raises ValueError: If a field is missing, unknown or not as expected.
+    :raises ValueError: If a field is missing, unknown or wrong.
     """
     if isinstance(record, EvaluationRecord):
         values = {name: getattr(record, name) for name in KEY_FIELDS}
@@ -370,16 +308,11 @@ def record_key(record: EvaluationRecord | Mapping[str, Any]) -> str:
             raise ValueError(f"Expected fields out of {list(KEY_FIELDS)}. Received {unknown}.")
         values = {}
         for item in dataclasses.fields(EvaluationRecord):
-            if item.name not in KEY_FIELDS:
-                continue
-            if item.name in record:
-                values[item.name] = record[item.name]
-            elif _required(item):
-                raise ValueError(f"Expected the field {item.name!r}. Received {sorted(record)}.")
-            else:
-                values[item.name] = {} if item.default is dataclasses.MISSING else item.default
-        _check_key_values(values)
-    canonical = json.dumps(_plain_key_values(values), sort_keys=True, allow_nan=False, separators=(",", ":"))
+            if item.name in KEY_FIELDS:
+                if _required(item) and item.name not in record:
+                    raise ValueError(f"Expected the field {item.name!r}. Received {sorted(record)}.")
+                values[item.name] = record.get(item.name, {} if item.default is dataclasses.MISSING else item.default)
+    canonical = json.dumps(_cell_values(values), sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -435,7 +368,7 @@ def load_records(path: str | os.PathLike[str]) -> list[EvaluationRecord]:
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise ValueError(f"Expected {path} to hold {_SCHEMA!r}. Received another JSON document.")
     version = document.get("schema_version")
-    if version not in _READABLE:
+    if version != SCHEMA_VERSION:
         raise ValueError(f"Expected {path} to be of schema version {SCHEMA_VERSION}. Received {version!r}.")
     if not isinstance(document.get("records"), list):
         raise ValueError(

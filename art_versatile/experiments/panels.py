@@ -1,72 +1,53 @@
-"""What the experiments show on the way and at the end: a line of text an attack, the rows of a gallery."""
+"""What an evaluation shows on the way and at the end: a line of text an attack, the rows of a gallery."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import softmax
 
-from art_versatile.reports.html import Panel, Prediction
-from art_versatile.reports.tables import attack_name, format_eps
+from art_versatile.evaluation.records import CLEAN, EvaluationRecord
+from art_versatile.reports.pictures import Panel, Prediction
+from art_versatile.reports.text import attack_name, format_eps
 
 if TYPE_CHECKING:
-    from art_versatile.evaluation.benchmark import Benchmark
-    from art_versatile.evaluation.records import EvaluationRecord
+    from art_versatile.evaluation.benchmark import Benchmark, Picture
 
-__all__ = ["in_turn", "make_panels", "progress_line"]
+__all__ = ["make_panels", "progress_line"]
 
 
-def progress_line(records: Sequence[EvaluationRecord], attack: str, threat_model: str) -> str:
+def progress_line(records: Sequence[EvaluationRecord]) -> str:
     """
-    What the last cells of an attack say, in one line.
+    What the records of one attack say, in one line.
 
-    :param records: Of one run.
-    :param attack: Name of the attack.
-    :param threat_model: Its threat model.
-    :return: As ``"PGD at 8/255: none 0/20, VersatilePurifier 15/20 (3 s)"``.
+    :param records: What :meth:`~art_versatile.evaluation.Benchmark.run` or ``clean`` gave.
+    :return: As ``"static PGD at 8/255: none 0/20, VersatilePurifier 15/20 (3 s)"``.
     """
-    found = [r for r in records if r.attack == attack and r.threat_model == threat_model]
-    if found:  # of several budgets the last
-        last = found[-1]
-        found = [r for r in found if (r.eps, r.attack_parameters) == (last.eps, last.attack_parameters)]
-    eps = next((record.eps for record in found if record.eps is not None), None)
-    budget = "" if eps is None else f" at {format_eps(eps)}"
-    said = ", ".join(f"{record.defence} {record.correct}/{record.n}" for record in found)
-    return f"{attack_name(attack)}{budget}: {said} ({sum(record.seconds or 0 for record in found):.0f} s)"
-
-
-def in_turn(shown: dict[str, tuple[int, np.ndarray]], attack: str, images: np.ndarray) -> None:
-    """
-    Keep one image of an attack for the gallery: of the first attack the first, of the second the second, none chosen.
-
-    :param shown: What is kept; an attack that is there stays as it is.
-    :param attack: Name of the attack.
-    :param images: All its images.
-    """
-    if attack not in shown:
-        place = len(shown) % len(images)
-        shown[attack] = place, images[place].copy()
+    first = records[0]
+    name = CLEAN if first.attack == CLEAN else f"{first.threat_model} {_called(first)}"
+    budget = "" if first.eps is None else f" at {format_eps(first.eps)}"
+    said = ", ".join(f"{record.defence} {record.correct}/{record.n}" for record in records if not record.file_format)
+    return f"{name}{budget}: {said} ({sum(record.seconds or 0 for record in records):.0f} s)"
 
 
 def make_panels(
     benchmark: Benchmark,
     defence: str,
-    attacked: Mapping[str, tuple[int, np.ndarray]],
     *,
     names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> list[Panel]:
     """
-    One image an attack.
+    One image an attack, of those that a benchmark keeps.
 
-    :param benchmark: Of pixels in [0, 1], channels last.
-    :param defence: Name of the defence that is shown; it keeps the size.
-    :param attacked: Name of an attack -> number of an image in the benchmark, and what the attack made of it.
+    :param benchmark: With ``pictures=True``.
+    :param defence: Name of the defence that is shown. Attacks on another one are left out, and of an attack at several
+        budgets all but the first.
     :param names: Of the images; by default their numbers.
     :param class_names: Of the classes; by default their numbers.
-    :return: One panel an attack.
+    :return: In the order in which the attacks were run.
     """
 
     def called(label: int) -> str:
@@ -77,21 +58,34 @@ def make_panels(
         top = int(probabilities.argmax())
         return Prediction(label=called(top), confidence=float(probabilities[top]), correct=top == label)
 
+    def unit(image: np.ndarray) -> np.ndarray:
+        return np.clip(benchmark.unit(image[None])[0], 0, 1)
+
+    chosen: dict[tuple[str | None, ...], Picture] = {}
+    for picture in benchmark.kept_pictures:
+        record = picture.record
+        if record.threat_model in ("static", "transfer") or record.defence == defence:
+            chosen.setdefault((record.attack, record.threat_model, record.gradient), picture)
     panels = []
-    for attack, (i, image) in attacked.items():
-        label = int(benchmark.y[i])
-        purified = benchmark.purified(defence, image[None])[0]
+    for picture in chosen.values():
+        clean, label = benchmark.x[picture.index], int(benchmark.y[picture.index])
+        purified = benchmark.purified(defence, picture.image[None])[0]
         panels.append(
             Panel(
-                name=f"image {i}" if names is None else names[i],
-                attack=attack,
-                clean=benchmark.x[i],
-                adversarial=image,
-                purified=purified,
+                name=f"image {picture.index}" if names is None else names[picture.index],
+                attack=_called(picture.record),
+                threat_model=picture.record.threat_model,
+                clean=unit(clean),
+                adversarial=unit(picture.image),
+                purified=unit(purified),
                 true_label=called(label),
-                clean_prediction=said(benchmark.x[i], label),
-                adversarial_prediction=said(image, label),
+                clean_prediction=said(clean, label),
+                adversarial_prediction=said(picture.image, label),
                 purified_prediction=said(purified, label),
             )
         )
     return panels
+
+
+def _called(record: EvaluationRecord) -> str:
+    return f"{attack_name(record.attack)}, BPDA" if record.gradient == "bpda" else attack_name(record.attack)

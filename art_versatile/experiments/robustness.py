@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_choice, check_integer, check_number
+from art_versatile._checks import check_batch_size, check_choice, check_integer
 from art_versatile.evaluation.checks import control_checks, masking_checks, verdict, with_flags
-from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
-from art_versatile.experiments.panels import in_turn, make_panels, progress_line
+from art_versatile.evaluation.records import NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
+from art_versatile.reports.pictures import Panel
 
 if TYPE_CHECKING:
     from art_versatile.evaluation.benchmark import Benchmark
 
-__all__ = ["CONTROLS", "OTHER_BUDGETS", "STATIC", "THREATS", "Robustness", "evaluate"]
+__all__ = ["ADAPTIVE", "CONTROLS", "STATIC", "THREATS", "Plan", "Robustness", "evaluate", "png_round_trip"]
 
 #: What can be run, in this order.
 THREATS = ("static", "transfer", "query", "adaptive")
@@ -26,8 +27,75 @@ THREATS = ("static", "transfer", "query", "adaptive")
 CONTROLS = ("control: identity", "control: RandomResizing", "control: PixelDeflection")
 #: Attacks on the undefended classifier: the paper's six and the one it never trains on.
 STATIC = ("FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack", "DeepFool")
-#: Those of them at further budgets.
-OTHER_BUDGETS = ("FGSM", "PGD", "MI-FGSM")
+#: Attacks through the defence.
+ADAPTIVE = ("FGSM", "PGD", "PGD, BPDA", "APGD-CE", "APGD-DLR")
+# Static attacks at further budgets, and at further numbers of iterations.
+_OTHER_BUDGETS = ("FGSM", "PGD", "MI-FGSM")
+_ITERATIVE = ("BIM", "PGD", "MI-FGSM")
+_TRANSFERRED = ("PGD", "MI-FGSM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """
+    What is attacked, how, and how hard. Checked when it is made, before TensorFlow is loaded.
+
+    :param eps: The main budget, a share of the pixel range.
+    :param other_eps: Further budgets, of static FGSM, PGD and MI-FGSM and of adaptive PGD.
+    :param effort: "quick", or "paper" (the paper's iterations; 100 and five restarts through the defence).
+    :param iterations: Of static BIM, PGD and MI-FGSM: the first for all attacks, further ones for these three again.
+        Empty takes the effort's.
+    :param attacks: The static attacks, out of :data:`STATIC`; None runs all.
+    :param threats: Out of :data:`THREATS`.
+    :param adaptive: The attacks through the defence, out of :data:`ADAPTIVE`; None runs all.
+    :param probes: Adaptive PGD also with three times the iterations and at half of the pixel range, which the checks
+        "steps", "budget" and "unbounded" need.
+    :param controls: Attack the :data:`CONTROLS` too, on the first so many images; 0 leaves them out.
+    :param eot_samples: Draws of a random defence that each gradient is the mean of.
+    :param evaluations: Of a random defence.
+    :param png: Measure the images of static and transferred attacks also as they come back from 8-bit PNG files.
+    :param batch_size: Images attacked at once.
+    :param seed: Of the attacks and the draws.
+    :raises ValueError: If a value is out of its range or no choice.
+    """
+
+    eps: float = 8 / 255
+    other_eps: Sequence[float] = ()
+    effort: str = "quick"
+    iterations: Sequence[int] = ()
+    attacks: Sequence[str] | None = None
+    threats: Sequence[str] = THREATS
+    adaptive: Sequence[str] | None = None
+    probes: bool = True
+    controls: int = 0
+    eot_samples: int = 20
+    evaluations: int = 10
+    png: bool = False
+    batch_size: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for budget in (self.eps, *self.other_eps):
+            number = isinstance(budget, int | float | np.integer | np.floating) and not isinstance(budget, bool)
+            if not number or not 0 < budget <= 1:
+                raise ValueError(
+                    f"Expected eps to be shares of the pixel range, above 0 and at most 1. Received {budget!r}."
+                )
+        check_choice("effort", self.effort, ("quick", "paper"))
+        for name, chosen, choices in (
+            ("attacks", self.attacks, STATIC),
+            ("threats", self.threats, THREATS),
+            ("adaptive", self.adaptive, ADAPTIVE),
+        ):
+            for choice in chosen or ():
+                check_choice(name, choice, choices)
+        for steps in self.iterations:
+            check_integer("iterations", steps)
+        for name in ("eot_samples", "evaluations"):
+            check_integer(name, getattr(self, name))
+        for name in ("controls", "seed"):
+            check_integer(name, getattr(self, name), 0)
+        check_batch_size(self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -36,13 +104,15 @@ class Robustness:
     What :func:`evaluate` found.
 
     :param records: One a cell, with the flags of failed checks.
-    :param checks: Of each defence, then of the controls.
+    :param checks: Of the labels, of each defence, then of the controls.
     :param verdicts: One sentence a defence.
+    :param panels: One image an attack, behind the first defence; empty without a page.
     """
 
     records: list[EvaluationRecord]
     checks: list[Check]
     verdicts: list[str]
+    panels: list[Panel] = field(default_factory=list)
 
 
 def evaluate(
@@ -51,252 +121,246 @@ def evaluate(
     x: np.ndarray,
     y: np.ndarray,
     out: str | Path,
+    plan: Plan | None = None,
     *,
     dataset: str,
     classifier_name: str,
-    eps: float = 8 / 255,
-    other_eps: Sequence[float] = (),
-    preset: str = "quick",
-    max_iter: int | None = None,
-    attacks: Sequence[str] | None = None,
-    threats: Sequence[str] = THREATS,
     surrogate: Any = None,
     surrogate_name: str = "surrogate",
-    controls: int = 0,
-    eot_samples: int = 20,
-    evaluations: int = 10,
-    batch_size: int = 16,
-    seed: int = 0,
     names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
-    report: Callable[[str], None] | None = None,
+    page: bool = True,
+    verbose: bool = True,
 ) -> Robustness:
     """
     Attack a classifier without and behind defences in every way that this package has.
 
-    - static: the paper's six attacks and DeepFool on the undefended classifier at ``eps``; FGSM, PGD and MI-FGSM at
-      ``other_eps``;
+    - static: the paper's six attacks and DeepFool on the undefended classifier;
     - transfer: PGD and MI-FGSM on another classifier, ``surrogate``;
     - query: Square on the scores of the defended classifier;
-    - adaptive: :func:`art_versatile.attacks.adaptive_attacks` at ``eps``, PGD with three times the iterations, PGD at
-      ``other_eps`` and at half of the pixel range. Random defences under EOT, evaluated ``evaluations`` times.
+    - adaptive: FGSM, PGD, PGD with BPDA, APGD-CE and APGD-DLR through each defence. Random defences under EOT.
 
-    Writes ``records.json`` (and ``controls.json``) after every cell, and called again goes on where it stopped; at the
-    end ``report.html``, with pictures of the attacks of this call.
+    Writes ``records.json`` (and ``controls.json``) after every cell, one image an attack into ``pictures``, and at the
+    end ``report.html``. Called again with the same folder it goes on where it stopped, and of a finished folder writes
+    the same page.
 
-    :param classifier: An undefended ART classifier with ``clip_values=(0, 1)``, of logits.
-    :param defences: Name -> ART preprocessor.
-    :param x: Images (N, H, W, 3) in [0, 1].
+    :param classifier: An undefended ART classifier of logits, of any ``clip_values`` (two numbers) and layout.
+    :param defences: Name -> ART preprocessor of the classifier's range and layout.
+    :param x: Images (N, H, W, 3), or (N, 3, H, W) with channels first, in ``clip_values``.
     :param y: True class indices (N,).
     :param out: Folder for the files.
+    :param plan: What is attacked and how hard; the defaults of :class:`Plan` where it is None.
     :param dataset: Name of the images.
     :param classifier_name: Name of the classifier.
-    :param eps: The main budget, pixels in [0, 1].
-    :param other_eps: Further budgets.
-    :param preset: "quick", or "paper" (the paper's budgets; the adaptive attacks' preset is then "full").
-    :param max_iter: Iterations of BIM, PGD and MI-FGSM on the undefended classifier; the preset's by default.
-    :param attacks: The static attacks, out of the paper's six and DeepFool; None runs all.
-    :param threats: Out of :data:`THREATS`.
     :param surrogate: The classifier of the transferred attacks; None leaves them out.
     :param surrogate_name: Its name, for the records.
-    :param controls: Attack the :data:`CONTROLS` too, on the first so many images; 0 leaves them out.
-    :param eot_samples: Draws of a random defence that each gradient is the mean of.
-    :param evaluations: Of a random defence.
-    :param batch_size: Images attacked at once.
-    :param seed: Of the attacks and the draws.
     :param names: Of the images, for the page.
     :param class_names: Of the classes, for the page.
-    :param report: Called with one line of text after each attack.
-    :return: Records, checks and verdicts.
-    :raises ValueError: If a parameter is not as expected.
+    :param page: Keep pictures and write the page.
+    :param verbose: Print a line for each attack.
+    :return: Records, checks, verdicts and pictures.
+    :raises ValueError: If images, labels or names do not fit the classifier, or it has too few classes for AutoAttack.
     """
-    check_choice("preset", preset, ("quick", "paper"))
-    for budget in (eps, *other_eps):
-        check_number("eps", budget, np.nextafter(0, 1), 1)
-    for threat in threats:
-        check_choice("threats", threat, THREATS)
-    check_integer("controls", controls, 0)
-    for attack in attacks or ():
-        check_choice("attacks", attack, STATIC)
-    if tuple(classifier.clip_values) != (0, 1) or getattr(classifier, "channels_first", False):
-        raise ValueError(
-            "Expected a classifier with clip_values=(0, 1) and channels last. Received "
-            f"{classifier.clip_values}, channels_first={classifier.channels_first}."
-        )
-    if classifier.nb_classes < 3 and (attacks is None or "AutoAttack" in attacks):
+    plan = Plan() if plan is None else plan
+    if classifier.nb_classes < 3 and (plan.attacks is None or "AutoAttack" in plan.attacks):
         raise ValueError("Expected attacks without AutoAttack for a classifier of two classes. Received it.")
     reserved = sorted(set(defences) & {*CONTROLS, NO_DEFENCE})
     if reserved or not defences:
         raise ValueError(f"Expected defences by other names than {[NO_DEFENCE, *CONTROLS]}. Received {list(defences)}.")
-
-    from art_versatile.attacks.compiled import compile_attack, compile_classifier
-    from art_versatile.attacks.suite import paper_attacks
-    from art_versatile.evaluation.benchmark import Benchmark
-
-    tell = report or (lambda line: None)
-    started = time.perf_counter()
-    folder = Path(out)
+    started, folder = time.perf_counter(), Path(out)
+    main = _Session.of(
+        classifier,
+        plan,
+        verbose,
+        x=x,
+        y=y,
+        defences=defences,
+        dataset=dataset,
+        classifier_name=classifier_name,
+        file=folder / "records.json",
+        pictures=page,
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    target = compile_classifier(classifier)
-    common: dict[str, Any] = {
-        "classifier": target,
-        "dataset": dataset,
-        "classifier_name": classifier_name,
-        "preset": preset,
-        "seed": seed,
-        "batch_size": batch_size,
-        "evaluations": evaluations,
-        "file": folder / "records.json",
-    }
-    settings: dict[str, Any] = {"effort": preset, "max_iter": max_iter, "batch_size": batch_size}
-    benchmark = Benchmark(x=x, y=y, defences=defences, **common)
-    runs = _Runs(benchmark, tell)
-    runs.clean()
-    if "static" in threats:
-        chosen = STATIC if attacks is None else attacks
-        for name, attack in paper_attacks(target, float(eps), names=chosen, **settings).items():
-            runs.static(name, compile_attack(attack))
-        for budget in other_eps:
-            suite = paper_attacks(target, eps=float(budget), **settings)
-            for name in OTHER_BUDGETS if attacks is None else [a for a in attacks if a in OTHER_BUDGETS]:
-                runs.static(name, compile_attack(suite[name]))
-    if "transfer" in threats and surrogate is not None:
-        suite = paper_attacks(compile_classifier(surrogate), eps=float(eps), **settings)
-        for name in ("PGD", "MI-FGSM"):
-            runs.static(f"transferred {name}", compile_attack(suite[name]), "transfer", {"surrogate": surrogate_name})
-    benchmark.preset = "quick" if preset == "quick" else "full"
-    arguments: dict[str, Any] = {
-        "eps": float(eps),
-        "other_eps": [float(budget) for budget in other_eps],
-        "preset": benchmark.preset,
-        "eot_samples": eot_samples,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
+    main.say(main.benchmark.clean())
+    if "static" in plan.threats:
+        main.static()
+    if "transfer" in plan.threats and surrogate is not None:
+        main.transfer(surrogate, surrogate_name)
     for name in defences:
-        _attack_defence(runs, name, threats=threats, **arguments)
-    checks = masking_checks(benchmark.records)
-    if controls:
-        # Fewer images: records of their own, in a file of their own.
-        common |= {"preset": "quick", "file": folder / "controls.json"}
-        few = Benchmark(x=x[:controls], y=y[:controls], defences=_controls(seed), **common)
-        _attack_controls(_Runs(few, tell), float(eps), eot_samples, batch_size, seed)
-        checks += control_checks(few.records, *CONTROLS)
-    records = with_flags(benchmark.records)
-    benchmark.revise(records)
+        main.through(name)
+    records = with_flags(main.benchmark.records)
+    main.benchmark.revise(records)
+    checks = masking_checks(records)
+    if plan.controls:
+        checks += _controls(main, plan, folder / "controls.json")
     verdicts = [verdict(records, name) for name in defences]
-    _write_page(folder, records, checks, verdicts, benchmark, names, class_names, runs.pictures, started)
-    return Robustness(records, checks, verdicts)
+    panels: list[Panel] = []
+    if page:
+        from art_versatile.experiments.panels import make_panels
+        from art_versatile.reports.html import write_report
+
+        panels = make_panels(main.benchmark, next(iter(defences)), names=names, class_names=class_names)
+        write_report(
+            folder / "report.html",
+            records,
+            panels,
+            title=f"{' and '.join(defences)}, attacked",
+            summary=" ".join(verdicts),
+            settings={"Time of this run": f"{time.perf_counter() - started:.0f} s"},
+            checks=checks,
+        )
+    return Robustness(records, checks, verdicts, panels)
 
 
-class _Runs:
-    """Attacks of a benchmark that are not there yet, and a line of text about each."""
+class _Session:
+    """A benchmark, the attacks that a plan asks for, and a line of text about each."""
 
-    def __init__(self, benchmark: Benchmark, tell: Callable[[str], None]) -> None:
-        self.benchmark, self.tell = benchmark, tell
-        self.pictures: dict[str, tuple[int, np.ndarray]] = {}
+    def __init__(self, benchmark: Benchmark, plan: Plan, verbose: bool) -> None:
+        self.benchmark, self.plan, self.verbose = benchmark, plan, verbose
 
-    def clean(self) -> None:
-        self.benchmark.clean()
-        self._say(CLEAN, CLEAN)
+    @classmethod
+    def of(cls, classifier: Any, plan: Plan, verbose: bool, **facts: Any) -> _Session:
+        from art_versatile.attacks.compiled import compile_classifier
+        from art_versatile.evaluation.benchmark import Benchmark
 
-    def static(
-        self, name: str, attack: Any, threat_model: str = "static", extra: Mapping[str, Any] | None = None
-    ) -> None:
-        if not self.benchmark.done(name, attack, threat_model=threat_model, extra=extra):
-            images = self.benchmark.static(name, attack, threat_model, extra=extra)
-            in_turn(self.pictures, name, images)
-        self._say(name, threat_model)
+        target = compile_classifier(classifier)
+        options: dict[str, Any] = {"seed": plan.seed, "batch_size": plan.batch_size, "evaluations": plan.evaluations}
+        if plan.png:
+            options["file_formats"] = {
+                "PNG": lambda images: png_round_trip(
+                    images, target.clip_values, channels_first=bool(getattr(target, "channels_first", False))
+                )
+            }
+        return cls(Benchmark(classifier=target, effort=plan.effort, **options, **facts), plan, verbose)
 
-    def through(self, name: str, defence: str, attack: Any, threat_model: str = "adaptive") -> None:
-        if not self.benchmark.done(name, attack, threat_model=threat_model, defence=defence):
-            run = self.benchmark.query if threat_model == "query" else self.benchmark.adaptive
-            images = run(name, defence, attack)
-            if defence == next(iter(self.benchmark.defences)):  # the one whose pictures are shown
-                in_turn(self.pictures, name, images)
-        self._say(name, threat_model)
+    def say(self, records: Sequence[EvaluationRecord]) -> None:
+        from art_versatile.experiments.panels import progress_line
 
-    def _say(self, name: str, threat_model: str) -> None:
-        self.tell(progress_line(self.benchmark.records, name, threat_model))
+        if self.verbose:
+            print(f"  {progress_line(records)}", flush=True)
+
+    def run(self, *attack: Any, **facts: Any) -> None:
+        self.say(self.benchmark.run(*attack, **facts))
+
+    def static(self) -> None:
+        chosen = STATIC if self.plan.attacks is None else self.plan.attacks
+        steps: list[int | None] = [*self.plan.iterations] or [None]
+        for eps in (self.plan.eps, *self.plan.other_eps):
+            for count in steps:
+                names = [name for name in chosen if eps == self.plan.eps or name in _OTHER_BUDGETS]
+                if count != steps[0]:
+                    names = [name for name in names if name in _ITERATIVE]
+                for name, attack in self._suite(self.benchmark.classifier, eps, count, names).items():
+                    self.run(name, attack)
+
+    def transfer(self, surrogate: Any, name: str) -> None:
+        from art_versatile.attacks.compiled import compile_classifier
+
+        steps = self.plan.iterations[0] if self.plan.iterations else None
+        suite = self._suite(compile_classifier(surrogate), self.plan.eps, steps, _TRANSFERRED)
+        for attack_of, attack in suite.items():
+            self.run(attack_of, attack, "transfer", surrogate=name)
+
+    def through(self, defence: str) -> None:
+        from art_versatile.attacks.adaptive import ADAPTIVE_EFFORTS, adaptive_attacks, adaptive_pgd, query_attacks
+
+        plan, target, preprocessor = self.plan, self.benchmark.classifier, self.benchmark.defences[defence]
+        options: dict[str, Any] = {"effort": {"paper": "full"}.get(plan.effort, plan.effort)}
+        longer = 3 * ADAPTIVE_EFFORTS[options["effort"]]["PGD"]["max_iter"]
+        options["batch_size"] = plan.batch_size
+        if "query" in plan.threats:
+            for name, attack in query_attacks(target, preprocessor, plan.eps, **options).items():
+                self.run(name, attack, "query", defence)
+        if "adaptive" not in plan.threats:
+            return
+        draws = plan.eot_samples if self.benchmark.is_random(defence) else 1
+        attacks = adaptive_attacks(target, preprocessor, plan.eps, eot_samples=draws, seed=plan.seed, **options)
+        for name, attack in attacks.items():
+            if plan.adaptive is None or name in plan.adaptive:
+                self.run(name.removesuffix(", BPDA"), attack, "adaptive", defence)  # the gradient is a field
+        defended = attacks["PGD"].estimator
+        if plan.probes:
+            attack = adaptive_pgd(defended, plan.eps, max_iter=longer, **options)
+            self.run("PGD", attack, "adaptive", defence)
+        for eps in (*plan.other_eps, *([UNBOUNDED] if plan.probes else [])):
+            self.run("PGD", adaptive_pgd(defended, eps, **options), "adaptive", defence)
+
+    def _suite(self, classifier: Any, eps: float, steps: int | None, names: Sequence[str]) -> dict[str, Any]:
+        """Static attacks by name, compiled, in the order of ``names``."""
+        from art_versatile.attacks.compiled import compile_attack
+        from art_versatile.attacks.suite import paper_attacks
+
+        made = paper_attacks(
+            classifier,
+            eps,
+            names=names,
+            max_iter=steps,
+            effort=self.plan.effort,
+            batch_size=self.plan.batch_size,
+        )
+        return {name: compile_attack(attack) for name, attack in made.items()}
 
 
-def _attack_defence(
-    runs: _Runs,
-    name: str,
-    *,
-    threats: Sequence[str],
-    eps: float,
-    other_eps: Sequence[float],
-    preset: str,
-    eot_samples: int,
-    batch_size: int,
-    seed: int,
-) -> None:
-    from art_versatile.attacks.adaptive import ADAPTIVE_EFFORTS, adaptive_attacks, adaptive_pgd, query_attacks
-
-    target, defence = runs.benchmark.classifier, runs.benchmark.defences[name]
-    draws = eot_samples if runs.benchmark.is_random(name) else 1
-    options: dict[str, Any] = {"effort": preset, "batch_size": batch_size}
-    if "query" in threats:
-        for attack_of, attack in query_attacks(target, defence, eps, **options).items():
-            runs.through(attack_of, name, attack, "query")
-    if "adaptive" not in threats:
-        return
-    attacks = adaptive_attacks(target, defence, eps, eot_samples=draws, seed=seed, **options)
-    for attack_of, attack in attacks.items():
-        runs.through(f"adaptive {attack_of}", name, attack)
-    defended = attacks["PGD"].estimator
-    longer = 3 * ADAPTIVE_EFFORTS[preset]["PGD"]["max_iter"]
-    runs.through("adaptive PGD", name, adaptive_pgd(defended, eps, max_iter=longer, **options))
-    for budget in [*other_eps, UNBOUNDED]:
-        runs.through("adaptive PGD", name, adaptive_pgd(defended, budget, **options))
-
-
-def _controls(seed: int) -> dict[str, Any]:
+def _controls(main: _Session, plan: Plan, file: Path) -> list[Check]:
+    """Fewer images: records of their own, in a file of their own."""
+    from art_versatile.attacks.adaptive import adaptive_attacks
     from art_versatile.baselines import Identity, PixelDeflection, RandomResizing
 
-    made = (Identity(), RandomResizing(output_size="input", seed=seed), PixelDeflection.code(seed=seed))
-    return dict(zip(CONTROLS, made, strict=True))
-
-
-def _attack_controls(runs: _Runs, eps: float, eot_samples: int, batch_size: int, seed: int) -> None:
-    from art_versatile.attacks.adaptive import adaptive_attacks
-    from art_versatile.attacks.compiled import compile_attack
-    from art_versatile.attacks.suite import paper_attacks
-
-    benchmark = runs.benchmark
-    runs.clean()
-    static = paper_attacks(benchmark.classifier, eps=eps, effort="quick", batch_size=batch_size)["PGD"]
-    runs.static("PGD", compile_attack(static))
-    for name, defence in benchmark.defences.items():
-        draws = eot_samples if benchmark.is_random(name) else 1
-        # The gradient of pixel deflection and of the wavelets is the identity as it is: BPDA inside the defence.
-        attacks = adaptive_attacks(
-            benchmark.classifier, defence, eps, eot_samples=draws, bpda=False, batch_size=batch_size, seed=seed
-        )
-        runs.through("adaptive PGD", name, attacks["PGD"])
-
-
-def _write_page(
-    folder: Path,
-    records: Sequence[EvaluationRecord],
-    checks: Sequence[Check],
-    verdicts: Sequence[str],
-    benchmark: Benchmark,
-    names: Sequence[str] | None,
-    class_names: Sequence[str] | None,
-    pictures: Mapping[str, tuple[int, np.ndarray]],
-    started: float,
-) -> None:
-    from art_versatile.reports.html import write_report
-
-    first = next(iter(benchmark.defences))
-    write_report(
-        folder / "report.html",
-        records,
-        make_panels(benchmark, first, pictures, names=names, class_names=class_names),
-        title=f"{' and '.join(benchmark.defences)}, attacked",
-        summary=" ".join(verdicts),
-        settings={"Time of this run": f"{time.perf_counter() - started:.0f} s"},
-        checks=checks,
+    own = main.benchmark
+    pixels: dict[str, Any] = {"clip_values": own.clip_values, "channels_first": own.channels_first}
+    made = (
+        Identity(**pixels),
+        RandomResizing(output_size="input", seed=plan.seed, **pixels),
+        PixelDeflection.code(seed=plan.seed, **pixels),
     )
+    quick = Plan(
+        eps=plan.eps,
+        attacks=["PGD"],
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        evaluations=plan.evaluations,
+    )
+    few = _Session.of(
+        own.classifier,
+        quick,
+        main.verbose,
+        x=own.x[: plan.controls],
+        y=own.y[: plan.controls],
+        defences=dict(zip(CONTROLS, made, strict=True)),
+        dataset=own.dataset,
+        classifier_name=own.classifier_name,
+        file=file,
+    )
+    few.say(few.benchmark.clean())
+    few.static()
+    for name, defence in few.benchmark.defences.items():
+        draws = plan.eot_samples if few.benchmark.is_random(name) else 1
+        # The gradient of pixel deflection and of the wavelets is the identity as it is: BPDA inside the defence.
+        options: dict[str, Any] = {"eot_samples": draws, "bpda": False, "seed": plan.seed}
+        attacks = adaptive_attacks(few.benchmark.classifier, defence, plan.eps, batch_size=plan.batch_size, **options)
+        few.run("PGD", attacks["PGD"], "adaptive", name)
+    return control_checks(few.benchmark.records, *CONTROLS)
+
+
+def png_round_trip(
+    images: np.ndarray, clip_values: tuple[float, float] = (0.0, 1.0), *, channels_first: bool = False
+) -> np.ndarray:
+    """
+    Images as they come back from PNG files of 8 bits.
+
+    :param images: (N, H, W, 3) in ``clip_values``.
+    :param clip_values: Range of the pixels.
+    :param channels_first: Images are (N, 3, H, W).
+    :return: The same shape, float32: 256 levels.
+    """
+    from art_versatile.images import load_image, save_png
+
+    low, high = clip_values
+    back = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(np.moveaxis(images, 1, -1) if channels_first else images):
+            path = Path(folder) / f"{number}.png"
+            save_png((image - low) / (high - low), path)
+            back.append(load_image(path) * (high - low) + low)
+    stacked = np.stack(back).astype(np.float32)
+    return np.moveaxis(stacked, -1, 1) if channels_first else stacked

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from art_versatile.reports.html import Panel, Prediction, write_report
-from art_versatile.reports.tables import PAPER_TABLE_2, AccuracyTable, PaperTable, accuracy_table
+import lazy_loader
 
-__all__ = [
-    "PAPER_TABLE_2",
-    "AccuracyTable",
-    "Panel",
-    "PaperTable",
-    "Prediction",
-    "accuracy_table",
-    "write_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "html": ["write_report"],
+        "paper": ["PAPER_TABLE_1", "PAPER_TABLE_2", "PaperTable"],
+        "pictures": ["Panel", "Prediction"],
+        "tables": ["AccuracyTable", "accuracy_table", "tables_by_threat_model"],
+        "text": ["format_spread"],
+    },
+)

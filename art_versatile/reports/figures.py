@@ -12,8 +12,8 @@ import numpy as np
 
 from art_versatile._files import atomic_path
 from art_versatile.evaluation.records import NO_DEFENCE, EvaluationRecord
-from art_versatile.reports.html import Panel
-from art_versatile.reports.tables import attack_name, measured_on
+from art_versatile.reports.pictures import Panel, shots
+from art_versatile.reports.text import attack_name, format_eps, measured_on
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def distance_figure(records: Iterable[EvaluationRecord], defence: str, path: str
     :return: The path.
     :raises ValueError: If no attack has both.
     """
-    own = [r for r in records if r.threat_model == "static" and "storage" not in r.attack_parameters]
+    own = [r for r in records if r.threat_model == "static" and r.file_format is None]
     bare = {r.attack: r for r in own if r.defence == NO_DEFENCE}
     pairs = {r.attack: (bare[r.attack], r) for r in own if r.defence == defence and r.attack in bare}
     pairs = {name: pair for name, pair in pairs.items() if all(r.mae is not None and r.psnr is not None for r in pair)}
@@ -68,7 +68,7 @@ def strength_figure(records: Iterable[EvaluationRecord], defence: str, path: str
     :raises ValueError: If there is no such record.
     """
     own = [r for r in records if r.defence == defence and r.threat_model == "static" and r.eps is not None]
-    own = [r for r in own if isinstance(r.attack_parameters.get("max_iter"), int)]
+    own = [r for r in own if r.iterations is not None and r.file_format is None]
     attacks = list(dict.fromkeys(record.attack for record in own))
     if not attacks:
         raise ValueError(f"Expected static records of {defence!r} with iterations and a budget. Received none.")
@@ -76,10 +76,10 @@ def strength_figure(records: Iterable[EvaluationRecord], defence: str, path: str
     for axes, attack in zip(np.atleast_1d(figure.subplots(1, len(attacks), sharey=True)), attacks, strict=True):
         for eps in sorted({record.eps for record in own if record.attack == attack and record.eps}):
             line = [r for r in own if r.attack == attack and r.eps == eps]
-            line.sort(key=lambda record: record.attack_parameters["max_iter"])
-            steps = [record.attack_parameters["max_iter"] for record in line]
+            line.sort(key=lambda record: record.iterations or 0)
+            steps = [record.iterations or 0 for record in line]
             bounds = np.array([record.interval for record in line]).T * 100
-            (drawn,) = axes.plot(steps, [100 * r.accuracy for r in line], marker=".", label=f"eps {eps * 255:.3g}/255")
+            (drawn,) = axes.plot(steps, [100 * r.accuracy for r in line], marker=".", label=f"eps {format_eps(eps)}")
             axes.fill_between(steps, *bounds, color=drawn.get_color(), alpha=0.12, linewidth=0)
         axes.set(title=attack_name(attack), xlabel="iterations", ylim=(0, 100))
         axes.spines[["top", "right"]].set_visible(False)
@@ -103,18 +103,13 @@ def gallery_figure(panels: Sequence[Panel], path: str | os.PathLike[str]) -> Pat
     figure = _figure(2.1 * len(panels), 7.2)
     grid = figure.subplots(3, len(panels), squeeze=False)
     for column, panel in enumerate(panels):
-        shots = (
-            ("clean", panel.clean, panel.clean_prediction),
-            (attack_name(panel.attack), panel.adversarial, panel.adversarial_prediction),
-            ("purified", panel.purified, panel.purified_prediction),
-        )
-        for axes, (title, image, prediction) in zip(grid[:, column], shots, strict=True):
-            right = prediction.label == panel.true_label if prediction.correct is None else prediction.correct
-            axes.imshow(np.clip(image, 0, 1))
-            axes.set_title(
-                f"true class: {panel.true_label}" if title == "clean" else title, fontsize=8, parse_math=False
-            )
-            axes.set_xlabel(prediction.label, fontsize=8, color="#0b5d57" if right else "#a5301d", parse_math=False)
+        spoken_of = [(shot, shot.prediction) for shot in shots(panel) if shot.prediction is not None]
+        for axes, (shot, prediction) in zip(grid[:, column], spoken_of, strict=True):
+            title = f"true class: {panel.true_label}" if axes is grid[0, column] else shot.title
+            axes.imshow(np.clip(shot.image, 0, 1))
+            axes.set_title(title, fontsize=8, parse_math=False)
+            colour = "#0b5d57" if prediction.correct else "#a5301d"
+            axes.set_xlabel(prediction.label, fontsize=8, color=colour, parse_math=False)
             axes.set_xticks([])
             axes.set_yticks([])
     return _saved(figure, path)

@@ -15,13 +15,20 @@ def record(
     attack: str, correct: int, threat_model: str = "adaptive", eps: float = 8, steps: int = 10, **more: Any
 ) -> EvaluationRecord:
     """``eps`` in 255ths."""
-    facts: dict[str, Any] = {"dataset": "d", "n": N, "classifier": "c", "defence": "purifier", "correct": correct}
+    facts: dict[str, Any] = {
+        "dataset": "d",
+        "n": N,
+        "classifier": "c",
+        "defence": "purifier",
+        "correct": correct,
+        "classes": 10,
+    }
     facts |= {"attack": attack, "threat_model": threat_model}
     if attack != "clean":
-        parameters = {"class": CLASSES[attack], "gradient": "exact", "eot_samples": 1}
-        if attack != "FGSM":
-            parameters |= {"max_iter": steps, "num_random_init": 1}
+        parameters = {"class": CLASSES[attack], **({} if attack == "FGSM" else {"num_random_init": 1})}
         facts |= {"norm": "inf", "eps": eps / 255, "attack_parameters": parameters}
+        facts["iterations"] = 1 if attack == "FGSM" else steps
+        facts |= {"gradient": "exact", "eot_samples": 1} if threat_model == "adaptive" else {}
     return EvaluationRecord(**{**facts, **more})
 
 
@@ -42,7 +49,7 @@ def sound() -> list[EvaluationRecord]:
 
 
 def outcome(records: list[EvaluationRecord]) -> dict[str, bool | None]:
-    return {check.name: check.passed for check in masking_checks(records) if check.defence == "purifier"}
+    return {check.name: check.passed for check in masking_checks(records) if check.defence in ("none", "purifier")}
 
 
 def test_a_sound_evaluation_passes_every_check() -> None:
@@ -52,6 +59,7 @@ def test_a_sound_evaluation_passes_every_check() -> None:
 
 def test_static_attacks_alone_pass_nothing() -> None:
     found = outcome(sound()[:4])
+    assert found.pop("labels") is True
     assert found.pop("adaptive") is False
     assert set(found.values()) == {None}
 
@@ -59,6 +67,7 @@ def test_static_attacks_alone_pass_nothing() -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "said"),
     [
+        ("labels", record("clean", 12, "clean", defence="none"), "12 of 100 clean images right, chance 10%"),
         ("gradients", record("PGD", 10, flags=["masked gradient: zero at 3 of 16 images"]), "zero at 3 of 16"),
         ("iterative", record("FGSM", 5), "PGD (adaptive at 8/255) 8.0%, FGSM (adaptive at 8/255) 5.0%"),
         ("white-box", record("Square", 5, "query"), "PGD (adaptive at 8/255) 8.0%, Square (query at 8/255) 5.0%"),
@@ -72,7 +81,7 @@ def test_each_check_can_fail(name: str, changed: EvaluationRecord, said: str) ->
     """One figure changed, one check fails: each of them is hand-made to break its own rule."""
 
     def cell(item: EvaluationRecord) -> tuple[Any, ...]:
-        return item.attack, item.threat_model, item.eps, item.defence, item.attack_parameters.get("max_iter")
+        return item.attack, item.threat_model, item.eps, item.defence, item.iterations
 
     records = [changed if cell(item) == cell(changed) else item for item in sound()]
     assert changed in records
@@ -93,14 +102,39 @@ def test_fgsm_may_overshoot() -> None:
 
 
 def test_attacks_with_other_gradients_are_not_compared() -> None:
-    bpda = {"class": CLASSES["PGD"], "gradient": "identity (BPDA)", "eot_samples": 1, "max_iter": 100}
-    assert outcome([record("PGD", 10), record("PGD", 60, attack_parameters=bpda)])["steps"] is None
+    assert outcome([record("PGD", 10), record("PGD", 60, steps=100, gradient="bpda")])["steps"] is None
 
 
 def test_norms_are_not_compared() -> None:
     """Half the pixel range in L2 is hardly anything, in L-infinity everything."""
     other = record("PGD", 60, eps=128, norm="2")
     assert outcome([*sound(), other]) == dict.fromkeys(CHECKS, True)
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "classes", "passed"),
+    [
+        (0, 20, 1000, False),
+        (1, 20, 10, False),
+        (2, 20, 1000, True),  # far from good, and far above chance
+        (6, 20, 10, True),
+        (0, 4, 1000, None),  # a classifier that works may miss four
+        (4, 4, 2, None),  # so may a coin hit four
+        (4, 4, 10, True),
+        (0, 20, None, False),
+        (9, 20, None, True),
+    ],
+)
+def test_labels_against_chance(correct: int, n: int, classes: int | None, passed: bool | None) -> None:
+    clean = record("clean", correct, "clean", defence="none", n=n, classes=classes)
+    assert outcome([clean])["labels"] is passed
+
+
+def test_wrong_labels_are_said_everywhere() -> None:
+    """Labels shifted by one, or images of another size: whatever else is measured means nothing."""
+    records = [record("clean", 0, "clean", defence="none"), *sound()[1:]]
+    assert verdict(records, "purifier").startswith("purifier: nothing is said, for the classifier alone is no better")
+    assert all("check 'labels' failed" in " ".join(item.flags) for item in with_flags(records))
 
 
 def test_old_flags_of_checks_go() -> None:
@@ -137,8 +171,7 @@ class TestVerdict:
 
     def test_nothing_left_needs_no_caveat(self) -> None:
         """A masked gradient that BPDA gets round fails a check, and the figure is 0 all the same."""
-        bpda = {"class": CLASSES["PGD"], "gradient": "identity (BPDA)", "max_iter": 10}
-        said = verdict([record("FGSM", 0), record("PGD", 90), record("PGD", 0, attack_parameters=bpda)], "purifier")
+        said = verdict([record("FGSM", 0), record("PGD", 90), record("PGD", 0, gradient="bpda")], "purifier")
         assert said.endswith("(n = 100, 95% interval 0 to 4%).")
 
     def test_what_was_not_run_is_said(self) -> None:

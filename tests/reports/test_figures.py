@@ -12,7 +12,7 @@ from PIL import Image
 from art_versatile.evaluation.records import EvaluationRecord
 from art_versatile.reports import figures
 from art_versatile.reports.figures import distance_figure, gallery_figure, strength_figure
-from art_versatile.reports.html import Panel, Prediction
+from art_versatile.reports.pictures import Panel, Prediction
 
 
 def record(attack: str, defence: str = "none", correct: int = 10, **more: Any) -> EvaluationRecord:
@@ -46,7 +46,7 @@ def test_distances(tmp_path: Path, drawn: list[Figure]) -> None:
         record("AutoAttack", psnr=math.inf, mae=0.0),
         record("AutoAttack", "ours", psnr=29.0, mae=4 / 255),
         record("PGD", psnr=30.0, mae=0.1),  # not defended
-        record("FGSM, as PNG", "ours", psnr=1.0, mae=0.9, attack_parameters={"storage": "PNG"}),
+        record("FGSM", "ours", psnr=1.0, mae=0.9, file_format="PNG"),
     ]
     assert is_png(distance_figure(records, "ours", tmp_path / "figure.png"))
     left, right = drawn[0].axes
@@ -59,7 +59,7 @@ def test_distances(tmp_path: Path, drawn: list[Figure]) -> None:
 
 def test_strengths(tmp_path: Path, drawn: list[Figure]) -> None:
     records = [
-        record(attack, "ours", correct, eps=eps / 255, attack_parameters={"max_iter": steps})
+        record(attack, "ours", correct, eps=eps / 255, iterations=steps)
         for attack in ("PGD", "MI-FGSM")
         for eps in (2, 10)
         for steps, correct in ((100, 12), (10, 16))
@@ -91,7 +91,14 @@ def test_gallery(tmp_path: Path, drawn: list[Figure]) -> None:
     ]
     assert is_png(gallery_figure(panels, tmp_path / "figure.png"))
     titles = [axes.get_title() for axes in drawn[0].axes]
-    assert titles == ["true class: cat", "true class: cat", "FGSM", "ART AutoAttack", "purified", "purified"]
+    assert titles == [
+        "true class: cat",
+        "true class: cat",
+        "After FGSM",
+        "After ART AutoAttack",
+        "Purified",
+        "Purified",
+    ]
     assert [axes.get_xlabel() for axes in drawn[0].axes[2:4]] == ["dog", "dog"]
 
 

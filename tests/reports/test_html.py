@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
 import math
 import os
 import re
@@ -12,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from art_versatile.evaluation.records import Check, EvaluationRecord
-from art_versatile.reports.html import CITATIONS, Panel, Prediction, magnification, write_report
-from art_versatile.reports.tables import PAPER_TABLE_2, accuracy_table
+from art_versatile.reports import PAPER_TABLE_2, Panel, Prediction, accuracy_table, write_report
+from art_versatile.reports.html import CITATIONS
 
 PURIFIER = "VersatilePurifier(compact)"
 FIGURES = {"clean": (20, 18), "FGSM": (3, 11), "PGD": (0, 13), "C&W": (1, 16)}
@@ -40,7 +37,8 @@ def records() -> list[EvaluationRecord]:
                     defence_parameters={} if defence == "none" else {"generator": "compact"},
                     attack=attack,
                     attack_parameters={} if clean else {"max_iter": 10, **budget},
-                    preset=None if clean else "quick",
+                    iterations=None if clean else 10,
+                    effort=None if clean else "quick",
                     threat_model="clean" if clean else "static",
                     correct=correct,
                     psnr=math.inf if clean and defence == "none" else 30 + correct / 10,
@@ -74,17 +72,16 @@ def adaptive(attack: str, correct: int, defence: str = PURIFIER, **more: Any) ->
 def panel(side: int = 120, eps: float = 8 / 255, **changes: Any) -> Panel:
     rng = np.random.default_rng(side)
     clean = 0.2 + 0.6 * rng.random((side, side, 3))
-    signs = rng.choice([-1.0, 1.0], size=clean.shape)
     arguments: dict[str, Any] = {
         "name": "dog.jpg",
         "attack": "PGD",
         "clean": clean,
-        "adversarial": clean + eps * signs,
+        "adversarial": clean + eps * rng.choice([-1.0, 1.0], size=clean.shape),
         "purified": (clean + 0.5) / 2,
         "true_label": "bullmastiff",
-        "clean_prediction": Prediction(label="bullmastiff", confidence=0.931),
-        "adversarial_prediction": Prediction(label="tench", confidence=0.99),
-        "purified_prediction": Prediction(label="crane", confidence=None, correct=True),
+        "clean_prediction": Prediction(label="bullmastiff", confidence=0.931, correct=True),
+        "adversarial_prediction": Prediction(label="tench", confidence=0.99, correct=False),
+        "purified_prediction": Prediction(label="crane", correct=True),
     }
     return Panel(**{**arguments, **changes})
 
@@ -138,16 +135,6 @@ def written(tmp_path: Path, *arguments: Any, **options: Any) -> tuple[Page, str]
     return Page(source), source
 
 
-def decoded(source: str) -> Image.Image:
-    head, data = source.split(",", 1)
-    assert re.fullmatch(r"data:image/(png|jpeg);base64", head)
-    image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
-    image.load()
-    assert image.format is not None
-    assert image.format.lower() == head[len("data:image/") : head.index(";")]
-    return image
-
-
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
     return written(tmp_path, records(), [panel()], title="Before and after")[0]
@@ -155,7 +142,7 @@ def page(tmp_path: Path) -> Page:
 
 def test_the_page_is_well_formed(page: Page) -> None:
     assert page.problems == []
-    assert page.find("title") == page.find("h1") == ["Before and after"]
+    assert page.find("title")[:1] == page.find("h1") == ["Before and after"]
     assert page.attributes("html") == [{"lang": "en"}]
     assert any(meta.get("name") == "viewport" for meta in page.attributes("meta"))
     identities = [attrs["id"] for _, attrs, _ in page.elements if "id" in attrs]
@@ -181,6 +168,7 @@ def test_every_accuracy_in_the_page_is_its_records(page: Page) -> None:
     table = accuracy_table(records())
     cells = page.find("td", role="cell")
     rows = [cells[i : i + 2] for i in range(0, len(cells), 2)]
+    assert {attrs["data-label"] for attrs in page.attributes("td") if attrs.get("role")} == {"No defence", PURIFIER}
     assert page.find("th", role="columnheader") == ["Attack", "No defence", PURIFIER]
     assert page.find("th", role="rowheader") == [
         "Clean",
@@ -217,74 +205,52 @@ def test_the_bars_are_as_long_as_the_accuracies(page: Page) -> None:
     assert (left, left + width) == pytest.approx((100 * low, 100 * high), abs=0.02)
 
 
-def test_the_first_lines_say_the_same(page: Page, tmp_path: Path) -> None:
-    assert page.find("p", class_="lead") == [
-        f"Under attack, EfficientNet-Lite0 gets 6.7% of the images right; with {PURIFIER} in front of it, 66.7% "
-        "(mean over 3 attacks). Clean images: 100.0% without it, 90.0% with it."
+def tiles(page: Page) -> dict[str, tuple[str, str, str]]:
+    """Label -> value, what its colour follows, note."""
+    levels = [
+        attrs["class"].removeprefix("tile ") for attrs in page.attributes("div") if "tile " in attrs.get("class", "")
     ]
-    assert page.find("dt")[:4] == [
-        "Attacked, no defence",
-        "Attacked, defended",
-        "Worst attack, defended",
-        "Clean, defended",
-    ]
-    assert page.find("dd", class_="value") == ["6.7%", "66.7%", "55.0%", "90.0%"]
-    assert page.find("dd", class_="note") == ["mean over 3 attacks"] * 2 + ["FGSM", "no defence: 100.0%"]
-    badges = ["EfficientNet-Lite0", "photographs", "n = 20", "quick preset", "Static, grey-box"]
+    values, notes = page.find("dd", class_="value"), page.find("dd", class_="note")
+    return dict(zip(page.find("dt"), zip(values, levels, notes, strict=True), strict=False))
+
+
+def test_the_first_lines(page: Page, tmp_path: Path) -> None:
+    assert tiles(page) == {
+        "Adaptive attacker": ("–", "none", "not run: nothing is said of one who knows the defence"),
+        "Worst static attack": ("55.0%", "middle", "FGSM"),
+        "Worst static attack, no defence": ("0.0%", "low", "PGD"),
+        "Clean": ("90.0%", "high", "no defence: 100.0%"),
+    }
+    badges = ["EfficientNet-Lite0", "photographs", "n = 20", "quick effort", "Static, grey-box"]
     assert [text for text in page.find("li") if text in badges] == badges
     assert written(tmp_path, records(), summary="It <works>.")[0].find("p", class_="lead") == ["It <works>."]
-    assert written(tmp_path, records(), summary="")[0].find("p", class_="lead") == []
+    assert page.find("p", class_="lead") == []
 
 
-def test_the_summary_of_other_sets_of_records(tmp_path: Path) -> None:
-    def lead(chosen: list[EvaluationRecord]) -> str:
-        return written(tmp_path, chosen)[0].find("p", class_="lead")[0]
-
-    everything = records()
-    assert lead(everything[:1]) == "EfficientNet-Lite0 on photographs, in 1 measurement."
-    defended = f"Under attack, EfficientNet-Lite0 behind {PURIFIER} gets 55.0% of the images right."
-    assert lead([everything[3]]) == defended
-    assert lead([everything[1], everything[3]]) == f"{defended} Clean images: 90.0%."
-    assert lead([*everything, adaptive("PGD", 1)]).endswith("Against an attacker who knows the defence: 5.0%.")
-    # Only an adaptive attack: it is said once.
-    alone = written(tmp_path, [adaptive("PGD", 1)])[0]
-    assert alone.find("p", class_="lead") == [defended.replace("55.0", "5.0")]
-    assert alone.find("dd", class_="value") == ["5.0%"]
+def test_the_adaptive_attacker_comes_first(tmp_path: Path) -> None:
+    """The strongest attack at a budget that a defence can hold; what half the pixel range does is not it."""
+    found = [*records(), adaptive("PGD", 3), adaptive("APGD", 1), adaptive("PGD", 0, eps=0.5)]
+    page = written(tmp_path, found)[0]
+    label, (value, level, note) = next(iter(tiles(page).items()))
+    assert (label, value, level, note) == ("Adaptive attacker", "5.0%", "low", "APGD")
+    sections = [attrs["id"] for attrs in page.attributes("section")]
+    assert sections.index("adaptive") < sections.index("curves") < sections.index("accuracy-static")
 
 
-def test_the_pictures_decode_to_what_was_given(tmp_path: Path) -> None:
-    given = panel(120)
-    page, _ = written(tmp_path, records(), [given], jpeg_quality=95)
-    images = page.attributes("img")
-    assert len(images) == 4
-    shown = [np.asarray(decoded(attrs["src"])).astype(float) / 255 for attrs in images]
-    assert {image.shape for image in shown} == {(120, 120, 3)}
-    for image, original in zip(shown, (given.clean, given.adversarial, None, given.purified), strict=True):
-        if original is not None:
-            assert np.abs(image - original).mean() < 0.02
-    # x8 at 8/255: two greys, 0.5 - 0.25 and 0.5 + 0.25.
-    assert np.abs(shown[2] - (0.5 + 8 * (given.adversarial - given.clean))).mean() < 0.05
-    assert all(attrs["alt"] for attrs in images)
-    assert images[1]["alt"] == "dog.jpg, after PGD: classified as tench, wrong"
-    assert "magnified 8 times" in images[2]["alt"]
+def test_the_worst_case_per_image_is_a_tile(tmp_path: Path) -> None:
+    right = {"clean": "1" * 18 + "00", "FGSM": "1" * 11 + "0" * 9, "PGD": "0" * 7 + "1" * 13}
+    made = [dataclasses.replace(r, right=right[r.attack]) if r.attack in right and r.defence == PURIFIER else r
+            for r in records()]  # fmt: skip
+    assert tiles(written(tmp_path, made)[0])["Worst case per image"] == ("20.0%", "low", "static attacks, eps 8/255")
 
 
-def test_small_pictures_are_exact_and_large_ones_reduced(tmp_path: Path) -> None:
-    small = panel(32)
-    page, _ = written(tmp_path, records(), [small, panel(300)], max_side=200)
-    images = [decoded(attrs["src"]) for attrs in page.attributes("img")]
-    assert [image.format for image in images] == ["PNG"] * 4 + ["JPEG"] * 4
-    assert np.array_equal(np.asarray(images[0]), np.rint(small.clean * 255).astype(np.uint8))
-    assert {image.size for image in images[4:]} == {(200, 200)}
-    assert len(page.find("article", class_="panel small")) == 1
-
-
-def test_noise_can_be_written_as_jpeg(tmp_path: Path) -> None:
-    # Pure noise is the largest JPEG there is.
-    rng = np.random.default_rng(0)
-    noise = {name: rng.random((256, 256, 3)) for name in ("clean", "adversarial", "purified")}
-    page, _ = written(tmp_path, records(), [panel(256, **noise)], jpeg_quality=95)
-    assert [decoded(attrs["src"]).size for attrs in page.attributes("img")] == [(256, 256)] * 4
+def test_pictures_come_after_the_figures_and_fold(tmp_path: Path) -> None:
+    page, source = written(tmp_path, [*records(), adaptive("PGD", 1)], [panel(32)] * 11)
+    assert source.index('id="adaptive"') < source.index('id="gallery"')
+    assert page.find("summary")[0] == "3 more"
+    assert len(page.attributes("img")) == 44
+    assert len(page.find("article", class_="panel small")) == 11
+    assert written(tmp_path, records())[0].attributes("img") == []
 
 
 def test_captions(page: Page) -> None:
@@ -294,42 +260,10 @@ def test_captions(page: Page) -> None:
     # 8/255 * sqrt(120 * 120 * 3) = 6.52
     assert captions[2] == "Perturbation ×8 L∞ 8.0/255 · L2 6.52"
     assert captions[3] == "Purified ✓right:crane"
-    assert len(page.find("span", class_="verdict right")) == 2
-    assert len(page.find("span", class_="verdict wrong")) == 1
     assert page.find("h3") == ["True class bullmastiff"]
     assert page.find("span", class_="tag") == ["PGD"]
-
-
-def test_a_name_that_two_classes_share_is_wrong_where_the_caller_says_so(tmp_path: Path) -> None:
-    said = {"true_label": "crane", "purified_prediction": Prediction(label="crane", confidence=0.5, correct=False)}
-    page, _ = written(tmp_path, records(), [panel(**said)])
-    assert page.find("figcaption")[3] == "Purified ✗wrong:crane 50%"
-
-
-def test_an_unchanged_image_is_called_unchanged(tmp_path: Path) -> None:
-    image = np.full((40, 40, 3), 0.5)
-    page, _ = written(tmp_path, records(), [panel(clean=image, adversarial=image, purified=image)])
-    assert page.find("figcaption")[2] == "Perturbation none: the image is unchanged"
-
-
-def test_no_panels_no_gallery(tmp_path: Path) -> None:
-    page, _ = written(tmp_path, records())
-    assert page.inside("gallery") == ""
-    assert page.attributes("img") == []
-
-
-@pytest.mark.parametrize(
-    ("eps", "factor"), [(16 / 255, 4), (8 / 255, 8), (4 / 255, 16), (2 / 255, 32), (1e-6, 128), (0.9, 1), (0.0, 1)]
-)
-def test_magnification(eps: float, factor: int) -> None:
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(20, 20, 3))
-    assert magnification(eps * signs) == factor
-
-
-def test_magnification_of_a_single_pixel() -> None:
-    perturbation = np.zeros((20, 20, 3))
-    perturbation[3, 3] = 0.1
-    assert magnification(perturbation) == 2
+    assert page.find("p", class_="story") == ["Right behind the defence, wrong without it."]
+    assert page.attributes("img")[1]["alt"] == "dog.jpg, after PGD: classified as tench, wrong"
 
 
 def test_static_records_are_told_what_they_do_not_show(page: Page) -> None:
@@ -340,7 +274,7 @@ def test_static_records_are_told_what_they_do_not_show(page: Page) -> None:
         "adaptive, white-box",
         "fell to about 0%",
         "no claim of robustness",
-        "quick preset",
+        "quick effort",
         # 11 of 20 has the widest interval
         "an accuracy of 55.0% measured on them is compatible with anything from 34% to 74%",
     ):
@@ -348,9 +282,9 @@ def test_static_records_are_told_what_they_do_not_show(page: Page) -> None:
     assert page.find("h2").count("What this does not show") == 1
 
 
-def test_without_quick_preset_or_few_images_less_is_said(tmp_path: Path) -> None:
+def test_without_quick_effort_or_few_images_less_is_said(tmp_path: Path) -> None:
     record = EvaluationRecord(
-        dataset="d", n=5000, classifier="c", attack="PGD", threat_model="static", correct=10, preset="paper"
+        dataset="d", n=5000, classifier="c", attack="PGD", threat_model="static", correct=10, effort="paper"
     )
     limits = written(tmp_path, [record])[0].inside("limits")
     assert "An attacker who knows the defence." in limits
@@ -360,29 +294,33 @@ def test_without_quick_preset_or_few_images_less_is_said(tmp_path: Path) -> None
 
 def test_adaptive_figures_take_the_place_of_the_disclaimer(tmp_path: Path) -> None:
     page, _ = written(tmp_path, [*records(), adaptive("PGD-100", 1), adaptive("APGD", 0)])
-    assert page.inside("limits") == ""
+    assert "no claim of robustness" not in page.inside("limits")
     text = page.inside("adaptive")
-    assert f"PGD-100 {PURIFIER} · L∞ ≤ 8/255 90.0% 5.0% (1–24)" in text
-    assert f"APGD {PURIFIER} · L∞ ≤ 8/255 90.0% 0.0% (0–16)" in text
+    assert f"APGD L∞ ≤ 8/255 {PURIFIER} adaptive 90.0% 0.0% (0–16)" in text
+    assert f"PGD-100 L∞ ≤ 8/255 {PURIFIER} adaptive 90.0% 5.0% (1–24)" in text
+    assert text.index("APGD") < text.index("PGD-100")  # the strongest first
     assert "Measured, not proven" in text
-    assert "No adaptive attack was run on" not in text
-    assert page.find("dd", class_="value") == ["6.7%", "66.7%", "55.0%", "0.0%", "90.0%"]
+    assert "PGD-100" not in page.inside("accuracy-static")
     assert "Adaptive, white-box." in page.inside("threat-model")
 
 
 def test_a_defence_that_met_no_adaptive_attack_is_named(tmp_path: Path) -> None:
     page, _ = written(tmp_path, [*records(), adaptive("PGD", 1, "Another")])
-    assert f"No adaptive attack was run on {PURIFIER}" in page.inside("adaptive")
-    assert "PGD Another · L∞ ≤ 8/255 – 5.0%" in page.inside("adaptive")
+    assert f"No adaptive attack was run on {PURIFIER}" in page.inside("limits")
+    assert "PGD L∞ ≤ 8/255 Another adaptive – 5.0%" in page.inside("adaptive")
 
 
 def test_threat_model(page: Page, tmp_path: Path) -> None:
-    said = page.inside("threat-model")
-    assert "Static, grey-box." in said
-    assert "without a defence" in said
-    own = written(tmp_path, records(), threat_model_text="First\nline.\n\n<b>Second</b>.\n\n")[0]
-    assert own.inside("threat-model") == "Threat model First line. <b>Second</b>."
+    assert "Static, grey-box." in page.inside("threat-model")
     assert "No attack was run." in written(tmp_path, records()[:2])[0].inside("threat-model")
+
+
+def test_a_curve_a_defence_and_threat_model(tmp_path: Path) -> None:
+    page, _ = written(tmp_path, [*records(), adaptive("PGD", 2), adaptive("PGD", 5, eps=4 / 255)])
+    labels = [text for text in page.find("li") if text.endswith((", static", ", adaptive"))]
+    assert labels == ["no defence, static", f"{PURIFIER}, static", f"{PURIFIER}, adaptive"]
+    assert len(page.attributes("polyline")) == 3
+    assert f"{PURIFIER}, adaptive: PGD, 25.0% (11–47)" in page.find("title")
 
 
 def test_flags_are_shown_with_their_places(tmp_path: Path) -> None:
@@ -415,36 +353,35 @@ def test_arts_autoattack_is_called_arts_wherever_it_was_run(tmp_path: Path) -> N
     assert "AutoAttack" in paper
     assert "ART" not in paper
     everywhere = source.count("AutoAttack") - paper.count("AutoAttack")
-    assert everywhere == source.count("ART AutoAttack") >= 6  # row, adaptive row, tag, two pictures, run
+    assert everywhere == source.count("ART AutoAttack") >= 6  # tile, two rows, tag, two pictures, runs
     assert page.find("span", class_="tag") == ["ART AutoAttack"]
     assert "After ART AutoAttack" in page.find("span", class_="what")
 
 
 def test_settings(tmp_path: Path) -> None:
-    page, _ = written(tmp_path, records(), settings={"Images left out": 3, "Rate": 0.125})
+    smaller = [dataclasses.replace(r, eps=4 / 255, attack_parameters={"max_iter": 30, "eps": 4 / 255})
+               for r in records() if r.attack == "PGD"]  # fmt: skip
+    page, _ = written(tmp_path, [*records(), *smaller], settings={"Images left out": 3, "Rate": 0.125})
     text = page.inside("settings")
     for words in (
         f"Defence {PURIFIER}: generator = compact",
-        "Budget L∞ 8/255",
-        "Preset quick",
+        "Budget L∞ 8/255, L∞ 4/255",
+        "Effort quick",
         "Seed 7",
-        "Time, all cells 10.0 s",
+        "Time, all cells 12.5 s",
         "Versions numpy 2.4.0",
         "Images left out 3",
         "Rate 0.125",
+        # One line an attack, whatever was run of it; the budget is not said again among the parameters.
+        "PGD static L∞ ≤ 8/255, L∞ ≤ 4/255 max_iter = 10 / 30 5.0 s",
+        "C&W static L2, no limit max_iter = 10 2.5 s",
     ):
         assert words in text
-    rows = [text for text in page.find("tr") if text.startswith(("PGD", "C&W"))]
-    # The budget is not said again among the parameters.
-    assert any(re.search(r"PGD L∞ 8/255 max_iter = 10 No defence 1\.2 s", row) for row in rows)
-    assert any("C&W L2 – max_iter = 10" in row for row in rows)
 
 
-def test_citations(page: Page, tmp_path: Path) -> None:
+def test_citations(page: Page) -> None:
     assert len(page.find("pre")) == len(CITATIONS)
     assert "Versatile Defense Against Adversarial Attacks on Image Recognition" in page.inside("cite")
-    assert written(tmp_path, records(), citations=["A & B"])[0].find("pre") == ["A & B"]
-    assert written(tmp_path, records(), citations=[])[0].inside("cite") == ""
 
 
 def test_everything_is_escaped(tmp_path: Path) -> None:
@@ -458,12 +395,14 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
         attack=evil,
         attack_parameters={evil: evil},
         threat_model="static",
+        norm="inf",
+        eps=0.1,
         correct=1,
         versions={evil: evil},
         flags=[evil],
         seed=1,
     )
-    strange = Prediction(label=evil)
+    strange = Prediction(label=evil, correct=False)
     page, source = written(
         tmp_path,
         [record, adaptive_of(record)],
@@ -479,9 +418,8 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
         ],
         title=evil,
         summary=evil,
-        threat_model_text=evil,
         settings={evil: evil},
-        citations=[evil],
+        checks=[Check(evil, evil, evil, False, evil)],
     )
     assert page.problems == []
     assert page.attributes("script") == []
@@ -517,64 +455,18 @@ def test_equal_input_gives_an_equal_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "error", "name"),
     [
-        ({"title": " "}, ValueError, "title to be a non-empty string. Received ' '"),
-        ({"max_side": 8}, ValueError, "max_side to be an integer from 16 to 4096. Received 8"),
-        ({"max_side": 64.0}, ValueError, "max_side to be an integer .* Received 64.0"),
-        ({"jpeg_quality": 100}, ValueError, "jpeg_quality to be an integer from 1 to 95. Received 100"),
-        ({"jpeg_quality": True}, ValueError, "jpeg_quality to be an integer .* Received True"),
-        ({"panels": [1]}, TypeError, "panels to be Panels. Received int"),
-        ({"records": []}, ValueError, "at least one record. Received none"),
+        ({"title": " "}, ValueError, "title"),
+        ({"panels": [1]}, TypeError, "panels"),
+        ({"records": []}, ValueError, "at least one record"),
     ],
 )
-def test_write_report_refuses(tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_write_report_refuses(tmp_path: Path, options: dict[str, Any], error: type[Exception], name: str) -> None:
     arguments = {"records": records(), "panels": [], **options}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"Expected {name}"):
         write_report(tmp_path / "report.html", **arguments)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"name": ""}, ValueError, "name to be a non-empty string. Received ''"),
-        ({"attack": None}, ValueError, "attack to be a non-empty string. Received None"),
-        ({"true_label": 3}, ValueError, "true_label to be a non-empty string. Received 3"),
-        (
-            {"clean": np.zeros((1, 8, 8, 3))},
-            ValueError,
-            r"clean to be one image \(H, W, 3\). Received shape \(1, 8, 8, 3\)",
-        ),
-        ({"clean": np.zeros((8, 8, 1))}, ValueError, "clean to have 3 channels"),
-        ({"adversarial": np.zeros((8, 8, 3))}, ValueError, r"shape of clean, \(120, 120, 3\). Received \(8, 8, 3\)"),
-        ({"purified": np.full((120, 120, 3), 2.0)}, ValueError, r"purified inside clip_values \(0.0, 1.0\)"),
-        ({"purified": np.full((120, 120, 3), np.nan)}, ValueError, "purified to be finite"),
-        ({"purified": np.zeros((120, 120, 3), np.uint8)}, TypeError, "purified to be an array of floats"),
-        ({"clean_prediction": "tench"}, TypeError, "clean_prediction to be a Prediction. Received str"),
-    ],
-)
-def test_panels_are_checked(changes: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        panel(**changes)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"label": ""}, "label to be a non-empty string. Received ''"),
-        ({"label": "a", "confidence": 93}, "confidence between 0 and 1, or None. Received 93"),
-        ({"label": "a", "confidence": math.nan}, "confidence between 0 and 1, or None. Received nan"),
-        ({"label": "a", "correct": "yes"}, "correct to be True, False or None. Received 'yes'"),
-    ],
-)
-def test_predictions_are_checked(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Prediction(**arguments)
-
-
-def test_a_panel_prints_short() -> None:
-    assert repr(panel(40)) == "Panel(name='dog.jpg', attack='PGD', true_label='bullmastiff', 40x40)"
 
 
 def test_checks_have_a_section(tmp_path: Path) -> None:
@@ -592,19 +484,11 @@ def test_checks_have_a_section(tmp_path: Path) -> None:
     assert written(tmp_path, attacked)[0].inside("checks") == ""
 
 
-def test_attacks_on_the_defence_stand_apart_from_those_on_the_classifier(tmp_path: Path) -> None:
-    page, _ = written(tmp_path, [*records(), adaptive("PGD-100", 1), adaptive("at half the range", 0, eps=0.5)])
-    assert "PGD-100" not in page.inside("accuracy")
-    assert "L∞ ≤ 0.5" in page.inside("adaptive")
-    # What anything breaks at is not the figure that the page leads with.
-    assert page.find("dd", class_="value")[3] == "5.0%"
-
-
 def test_the_worst_case_of_adaptive_attacks(tmp_path: Path) -> None:
     right = {"PGD": "1" * 5 + "0" * 15, "APGD": "0" * 3 + "1" * 5 + "0" * 12}
     made = [adaptive(name, 5, right=value) for name, value in right.items()]
     text = written(tmp_path, [*records()[2:], *made])[0].inside("adaptive")
-    assert f"Worst case per image {PURIFIER} · 8/255 10.0% (2 of 20)" in text
+    assert f"Worst case per image 8/255 {PURIFIER} adaptive 10.0% (2 of 20)" in text
 
 
 def test_queries_without_an_adaptive_attack(tmp_path: Path) -> None:
@@ -619,8 +503,4 @@ def test_queries_without_an_adaptive_attack(tmp_path: Path) -> None:
 
 def test_several_budgets_have_no_mean(tmp_path: Path) -> None:
     smaller = [dataclasses.replace(record, eps=4 / 255) for record in records() if record.attack == "FGSM"]
-    page, _ = written(tmp_path, [*records(), *smaller])
-    (lead,) = page.find("p", class_="lead")
-    assert "gets 0.0% of the images right; with" in lead
-    assert "in front of it, 55.0% (the strongest of 4 attacks)" in lead
-    assert "Average" not in page.inside("accuracy")
+    assert "Average" not in written(tmp_path, [*records(), *smaller])[0].inside("accuracy-static")

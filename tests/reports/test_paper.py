@@ -9,6 +9,7 @@ from rich.console import Console
 from art_versatile.evaluation.records import EvaluationRecord
 from art_versatile.reports.paper import (
     PAPER_TABLE_1,
+    PAPER_TABLE_2,
     SEEN,
     TRAINED_ON,
     storage_table,
@@ -16,7 +17,7 @@ from art_versatile.reports.paper import (
     table_1,
     table_2,
 )
-from art_versatile.reports.tables import PAPER_TABLE_2
+from art_versatile.reports.text import AVERAGES
 
 OURS = "VersatilePurifier"
 ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM", "C&W", "AutoAttack", "DeepFool")
@@ -51,6 +52,40 @@ def test_the_papers_own_figures_agree_with_each_other() -> None:
             assert PAPER_TABLE_1.average(column, "all") == pytest.approx(printed, abs=0.006)
 
 
+def test_the_papers_table_recomputes() -> None:
+    columns = range(len(PAPER_TABLE_2.columns))
+    assert (
+        {len(line) for line in PAPER_TABLE_2.rows.values()} == {len(columns)} == {len(PAPER_TABLE_2.printed_averages)}
+    )
+    for column in columns[1:]:
+        printed_average = PAPER_TABLE_2.printed_averages[column]
+        assert PAPER_TABLE_2.average(column, "all") == pytest.approx(printed_average, abs=0.0051)
+    attacks = [round(PAPER_TABLE_2.average(column, "attacks"), 2) for column in columns]
+    assert attacks[1:] == [85.17, 86.03, 43.70, 28.55, 75.22]
+    with pytest.raises(ValueError, match="kind to be one of"):
+        PAPER_TABLE_2.average(0, "none")
+
+
+def test_the_notes_on_the_papers_table_are_true() -> None:
+    versatile, specific = ({a: line[i] for a, line in PAPER_TABLE_2.rows.items()} for i in (1, 2))
+    assert [a for a in versatile if versatile[a] > specific[a]] == ["MI-FGSM", "DeepFool"]
+    # Table 1: clean and DeepFool of the six attack-specific models.
+    assert sum([95.3, 96.5, 96.3, 95.6, 93.1, 91.7]) / 6 == pytest.approx(specific["Clean"])
+    assert sum([78.56, 73.3, 76.1, 79.1, 70.3, 80.7]) / 6 == pytest.approx(specific["DeepFool"], abs=0.005)
+
+
+def test_the_papers_table_in_markdown() -> None:
+    text = PAPER_TABLE_2.to_markdown()
+    rows = {
+        row[0]: row[1:]
+        for row in [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    }
+    assert rows["PGD"] == ["2.4", "86.76", "88.4", "21.3", "29.2", "79.4"]
+    assert rows["Average, printed"] == ["–", "86.03", "87.12", "50.4", "37.04", "76.6"]
+    assert rows[f"{AVERAGES['attacks']}, recomputed"][1:] == ["85.17", "86.03", "43.70", "28.55", "75.22"]
+    assert "arXiv 2403.08170" in text
+
+
 def test_table_1(specific: list[EvaluationRecord]) -> None:
     table = table_1([*specific, record("FGSM", 7)])
     assert table.header == ("Attack", "No defence", *(TRAINED_ON.format(name) for name in SEEN))
@@ -77,29 +112,29 @@ def test_table_2_derives_the_attack_specific_column(specific: list[EvaluationRec
     assert {line[0]: line[3] for line in without.rows}["DeepFool"] == "– (76.34)"
 
 
-def test_adaptive_records_are_never_mixed_in() -> None:
-    adaptive = record("PGD", 0, OURS, threat_model="adaptive")
-    rows = {line[0]: line[1:] for line in table_2([adaptive, record("PGD", 60, OURS)], {"Ours (versatile)": OURS}).rows}
+def test_adaptive_records_and_images_from_files_are_never_mixed_in() -> None:
+    others = [record("PGD", 0, OURS, threat_model="adaptive"), record("PGD", 1, OURS, file_format="PNG")]
+    rows = {line[0]: line[1:] for line in table_2([*others, record("PGD", 60, OURS)], {"Ours (versatile)": OURS}).rows}
     assert rows["PGD"][1] == "60.0 (86.76)"
 
 
 def test_notes_say_what_was_measured() -> None:
     records = [
-        record("PGD", 60, OURS, eps=8 / 255, norm="inf", preset="quick"),
+        record("PGD", 60, OURS, eps=8 / 255, norm="inf", effort="quick"),
         record("FGSM", 60, "RandomResizing", evaluations=(50, 70), eps=8 / 255, norm="inf"),
     ]
     note = table_2(records, {}, "Not the paper's network.").note
-    assert "n = 100 · quick preset · eps 8/255 · static" in note
+    assert "n = 100 · quick effort · eps 8/255 · static" in note
     assert "Random defences: mean of 2 evaluations. Not the paper's network. In brackets the paper: Inception" in note
 
 
 def test_storage() -> None:
-    png = {"attack_parameters": {"storage": "PNG, 8 bits"}}
+    png = {"file_format": "PNG"}
     records = [
         record("clean", 99),
         *(record("C&W", value, name) for name, value in (("none", 0), (OURS, 80))),
-        *(record("C&W, as PNG", value, name, **png) for name, value in (("none", 50), (OURS, 81))),
-        record("FGSM, as PNG", 3, **png),
+        *(record("C&W", value, name, **png) for name, value in (("none", 50), (OURS, 81))),
+        record("FGSM", 3, **png),
     ]
     table = storage_table(records, OURS)
     assert table.rows == (
@@ -110,7 +145,7 @@ def test_storage() -> None:
 
 def test_strengths_are_in_order() -> None:
     records = [
-        record(attack, correct, name, eps=eps / 255, norm="inf", attack_parameters={"max_iter": steps})
+        record(attack, correct, name, eps=eps / 255, norm="inf", iterations=steps)
         for name, correct in (("none", 0), (OURS, 50))
         for attack in ("PGD", "MI-FGSM")
         for eps in (10, 2)

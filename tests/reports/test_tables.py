@@ -9,19 +9,9 @@ import pytest
 from rich.console import Console
 
 from art_versatile.evaluation.records import EvaluationRecord
-from art_versatile.reports.tables import (
-    AVERAGES,
-    PAPER_TABLE_2,
-    AccuracyTable,
-    WorstCase,
-    accuracy_table,
-    attack_name,
-    format_eps,
-    format_interval,
-    format_measure,
-    format_percent,
-    format_value,
-)
+from art_versatile.reports.paper import PAPER_TABLE_2
+from art_versatile.reports.tables import AccuracyTable, WorstCase, accuracy_table, tables_by_threat_model
+from art_versatile.reports.text import AVERAGES
 
 PURIFIER = "VersatilePurifier(compact)"
 
@@ -29,11 +19,11 @@ PURIFIER = "VersatilePurifier(compact)"
 def record(
     attack: str, correct: int, defence: str = "none", threat_model: str = "static", **more: Any
 ) -> EvaluationRecord:
-    facts: dict[str, Any] = {"dataset": "photographs", "n": 20, "classifier": "Lite0", "preset": "quick"}
+    facts: dict[str, Any] = {"dataset": "photographs", "n": 20, "classifier": "Lite0", "effort": "quick"}
     if attack == "clean":
         threat_model = "clean"
     else:
-        facts |= {"norm": "inf", "eps": 8 / 255, "attack_parameters": {"max_iter": 10}}
+        facts |= {"norm": "inf", "eps": 8 / 255, "attack_parameters": {"max_iter": 10}, "iterations": 10}
     facts |= {"attack": attack, "correct": correct, "defence": defence, "threat_model": threat_model}
     return EvaluationRecord(**{**facts, **more})
 
@@ -58,7 +48,7 @@ def test_rows_and_columns(records: list[EvaluationRecord]) -> None:
     assert [column.label for column in table.columns] == ["No defence", PURIFIER]
     assert [[cell.correct for cell in line if cell] for line in table.cells] == [[20, 18], [0, 13], [3, 10]]
     assert set(table.records) == set(records)
-    assert table.title == "photographs · Lite0 · n = 20 · quick preset"
+    assert table.title == "photographs · Lite0 · n = 20 · quick effort"
     assert table.note.endswith("Threat model: static.")
 
 
@@ -128,35 +118,23 @@ def test_labels_say_what_differs() -> None:
         [
             record("PGD", 3, eps=4 / 255),
             record("PGD", 2, eps=8 / 255),
-            record("PGD", 1, eps=8 / 255, attack_parameters={"max_iter": 100, "num_random_init": 5}),
-            record("BIM", 1, preset="quick"),
-            record("BIM", 0, preset="paper"),
+            record("PGD", 1, attack_parameters={"max_iter": 100, "num_random_init": 5}, iterations=100),
+            record("PGD", 1, file_format="PNG"),
+            record("BIM", 1, effort="quick"),
+            record("BIM", 0, effort="paper"),
             record("FGSM", 1),
         ]
     )
     assert [row.label for row in table.rows] == [
-        "PGD (ε 4/255, max_iter 10)",
-        "PGD (ε 8/255, max_iter 10)",
-        "PGD (ε 8/255, max_iter 100, num_random_init 5)",
-        "BIM (quick preset)",
-        "BIM (paper preset)",
+        "PGD (ε 4/255, 10 iterations)",
+        "PGD (ε 8/255, 10 iterations)",
+        "PGD (ε 8/255, 100 iterations)",
+        "PGD (ε 8/255, 10 iterations, PNG)",
+        "BIM (quick effort)",
+        "BIM (paper effort)",
         "FGSM",
     ]
-    assert table.title.endswith("quick preset · paper preset")
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("AutoAttack", "ART AutoAttack"),
-        ("AutoAttack through the purifier", "ART AutoAttack through the purifier"),
-        ("ART AutoAttack", "ART AutoAttack"),
-        ("AutoAttacker", "AutoAttacker"),
-        ("PGD", "PGD"),
-    ],
-)
-def test_arts_autoattack_is_called_arts(name: str, shown: str) -> None:
-    assert attack_name(name) == shown
+    assert table.title.endswith("quick effort · paper effort")
 
 
 def test_a_measured_autoattack_stands_beside_the_papers() -> None:
@@ -182,7 +160,7 @@ def test_defences_of_one_name_are_told_apart() -> None:
 def test_every_n_is_said() -> None:
     table = accuracy_table([record("PGD", 1), record("PGD", 4, PURIFIER, n=5000)])
     assert table.text_rows()[1][0][-1] == "20 / 5,000"
-    assert table.title == "photographs · Lite0 · n = 20 / 5,000 · quick preset"
+    assert table.title == "photographs · Lite0 · n = 20 / 5,000 · quick effort"
 
 
 @pytest.mark.parametrize(
@@ -258,66 +236,6 @@ def test_brackets_in_names_are_not_markup() -> None:
     assert "[red]x" in shown
 
 
-def test_percent_and_measures() -> None:
-    assert format_percent(0.85957) == "86.0"
-    assert format_percent(None) == "–"
-    assert format_measure(None, 2) == "–"
-    assert format_measure(math.inf, 1) == "∞"
-    assert format_measure(0.01234, 3) == "0.012"
-
-
-def test_interval_has_decimals_only_where_they_mean_something() -> None:
-    assert format_interval(record("PGD", 13)) == "43–82"
-    assert format_interval(record("PGD", 4300, n=5000)) == "85.0–86.9"
-
-
-@pytest.mark.parametrize(
-    ("eps", "text"),
-    [(8 / 255, "8/255"), (1 / 255, "1/255"), (0.5, "0.5"), (3.0, "3"), (0.03, "0.03"), (1e-4, "0.0001"), (None, "–")],
-)
-def test_eps(eps: float | None, text: str) -> None:
-    assert format_eps(eps) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.1 + 0.2, "0.3"), (40, "40"), ("inf", "inf"), (True, "true"), (None, "null"), (["a", 1], '["a", 1]')],
-)
-def test_values(value: Any, text: str) -> None:
-    assert format_value(value) == text
-
-
-def test_the_papers_table_recomputes() -> None:
-    columns = range(len(PAPER_TABLE_2.columns))
-    assert (
-        {len(line) for line in PAPER_TABLE_2.rows.values()} == {len(columns)} == {len(PAPER_TABLE_2.printed_averages)}
-    )
-    for column in columns[1:]:
-        printed_average = PAPER_TABLE_2.printed_averages[column]
-        assert PAPER_TABLE_2.average(column, "all") == pytest.approx(printed_average, abs=0.0051)
-    attacks = [round(PAPER_TABLE_2.average(column, "attacks"), 2) for column in columns]
-    assert attacks[1:] == [85.17, 86.03, 43.70, 28.55, 75.22]
-    with pytest.raises(ValueError, match="kind to be one of"):
-        PAPER_TABLE_2.average(0, "none")
-
-
-def test_the_notes_on_the_papers_table_are_true() -> None:
-    versatile, specific = ({a: line[i] for a, line in PAPER_TABLE_2.rows.items()} for i in (1, 2))
-    assert [a for a in versatile if versatile[a] > specific[a]] == ["MI-FGSM", "DeepFool"]
-    # Table 1: clean and DeepFool of the six attack-specific models.
-    assert sum([95.3, 96.5, 96.3, 95.6, 93.1, 91.7]) / 6 == pytest.approx(specific["Clean"])
-    assert sum([78.56, 73.3, 76.1, 79.1, 70.3, 80.7]) / 6 == pytest.approx(specific["DeepFool"], abs=0.005)
-
-
-def test_the_papers_table_in_markdown() -> None:
-    text = PAPER_TABLE_2.to_markdown()
-    rows = {row[0]: row[1:] for row in markdown_rows(text)}
-    assert rows["PGD"] == ["2.4", "86.76", "88.4", "21.3", "29.2", "79.4"]
-    assert rows["Average, printed"] == ["–", "86.03", "87.12", "50.4", "37.04", "76.6"]
-    assert rows[f"{AVERAGES['attacks']}, recomputed"][1:] == ["85.17", "86.03", "43.70", "28.55", "75.22"]
-    assert "arXiv 2403.08170" in text
-
-
 def test_the_worst_case_per_image() -> None:
     """Right under every attack of one budget, image by image; attacks without a budget are of another threat set."""
 
@@ -328,10 +246,10 @@ def test_the_worst_case_per_image() -> None:
         [
             of("FGSM", "11110"),
             of("PGD", "10111"),
-            of("PGD", "01111", eps=4 / 255, attack_parameters={"max_iter": 9}),  # within 8/255, too
+            of("PGD", "01111", eps=4 / 255, iterations=9),  # within 8/255, too
             of("clean", "11101"),  # no change at all is within any budget
             of("C&W", "00000", eps=None, norm="2"),
-            of("PGD", "00000", eps=8 / 255, norm="2", attack_parameters={"max_iter": 8}),
+            of("PGD", "00000", eps=8 / 255, norm="2", iterations=8),
         ]
     )
     assert [label for label, _, _ in table.budgets] == ["L2 8/255", "Linf 4/255", "Linf 8/255"]
@@ -366,3 +284,18 @@ def test_no_average_over_several_budgets() -> None:
     several = accuracy_table([*one, record("PGD", 2, eps=4 / 255)])
     assert several.average(0, "attacks") is None
     assert not [line for line in several.text_rows()[1] if line[0] in AVERAGES.values()]
+
+
+def test_a_table_for_each_threat_model(records: list[EvaluationRecord]) -> None:
+    adaptive, transfer = (
+        record("PGD", 1, PURIFIER, "adaptive"),
+        record("PGD", 2, surrogate="Lite2", threat_model="transfer"),
+    )
+    tables = tables_by_threat_model([adaptive, *records, transfer])
+    assert [{c.threat_model for c in table.columns} for table in tables] == [{"static"}, {"transfer"}, {"adaptive"}]
+    assert [[c.label for c in table.columns] for table in tables] == [
+        ["No defence", PURIFIER],
+        ["No defence"],
+        [PURIFIER],
+    ]
+    assert [row.label for row in tables[2].rows] == ["Clean", "PGD"]
