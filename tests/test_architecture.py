@@ -25,6 +25,7 @@ ALLOWED = {
     "evaluation": {"base", "attacks"},
     "reports": {"base", "evaluation"},
     "baselines": {"base", "images", "weights"},
+    "app": {"base", "images", "classifiers", "weights", "purifier", "attacks", "evaluation", "reports"},
     "experiments": {
         "base", "images", "classifiers", "pix2pix", "weights", "purifier", "attacks", "pairs", "training", "trainer",
         "evaluation", "reports", "baselines",
@@ -91,6 +92,7 @@ def test_reports_read_records_only():
         "import art_versatile.weights, art_versatile.images, art_versatile.evaluation.records",
         "import art_versatile.attacks, art_versatile.attacks.seeding",
         "import art_versatile.pairs",
+        "import art_versatile.app",
     ],
 )
 def test_import_is_light(statement):
