@@ -71,7 +71,6 @@ def launch(
     folder = tempfile.TemporaryDirectory(prefix="art-versatile-app-")  # readable by this user alone
     os.environ["GRADIO_TEMP_DIR"] = folder.name
     page = build(bench)
-    page.upload_folder = folder  # it goes with the page
     page.queue(max_size=32)
     page.launch(
         server_name="127.0.0.1",
@@ -92,6 +91,13 @@ def launch(
         css=CSS,
         prevent_thread_lock=True,
     )
+    close = page.close
+
+    def close_and_delete(*args: Any, **kwargs: Any) -> None:
+        close(*args, **kwargs)
+        folder.cleanup()
+
+    page.close = close_and_delete
     if block:
         try:
             page.block_thread()

@@ -17,8 +17,10 @@ CSS = """
 .masthead p { margin: 0; color: var(--body-text-color-subdued); }
 #setup { min-width: min(320px, 100%) !important; }
 #setup .gallery { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
+#setup .gallery-item span { display: block; width: 100%; }
 #setup .gallery-item, #setup .gallery-item .container, #setup .gallery-item img { width: 100% !important;
   height: auto !important; aspect-ratio: 1; min-width: 0; max-width: none; object-fit: cover; }
+.html-container { padding: 0 !important; }
 .verdict { border-left: 5px solid var(--open); border-radius: 6px; padding: 12px 16px; min-height: 72px;
   display: flex; align-items: center; background: var(--background-fill-secondary); }
 .verdict p { margin: 0; line-height: 1.5; } .verdict strong { font-size: 1.08rem; margin-right: 7px; }
@@ -26,6 +28,8 @@ CSS = """
 .verdict.attack { border-color: var(--lose); } .verdict.attack strong { color: var(--lose); }
 .shots { display: grid !important; grid-template-columns: repeat(auto-fit, minmax(205px, 1fr)); gap: 14px; }
 .shot { min-width: 0 !important; }
+.shot .image-container img, .shot .image-frame, .shot .image-frame img { width: 100%; height: 100%;
+  object-fit: contain; }
 .answer h2 { font-size: 1rem !important; padding: 4px 4px 8px !important; line-height: 1.25 !important;
   min-height: 2.6em; display: flex; align-items: center; justify-content: center; text-align: center; }
 .answer .label, .answer .text, .answer .confidence { font-family: var(--font) !important;
@@ -36,7 +40,8 @@ CSS = """
 .numbers dd { margin: 0; text-align: right; font-weight: 600; }
 .tab-container button.selected { color: var(--win) !important; }
 .hint { color: var(--body-text-color-subdued); font-size: 0.9rem; margin: 0; }
-.chart .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 24px; }
+.chart { margin-top: 12px; }
+.chart .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 24px; }
 .chart figure { margin: 0; } .chart h3 { margin: 0 0 6px; font-size: 1.05rem; }
 .chart svg[role=img] { width: 100%; height: auto; } .chart svg text { fill: var(--body-text-color-subdued);
   font-size: 13px; stroke: none; } .chart .grid { stroke: var(--border-color-primary); }
@@ -48,5 +53,6 @@ CSS = """
   border-bottom: 1px solid var(--border-color-primary); }
 .chart summary { cursor: pointer; padding: 4px 0; }
 @media (max-width: 640px) { .masthead p { font-size: 0.92rem; }
-  .shots { grid-template-columns: 1fr 1fr; gap: 10px; } }
+  .shots { grid-template-columns: 1fr 1fr; gap: 10px; }
+  .shot .block:has(.image-container, .empty) { height: 190px !important; } .numbers { font-size: 0.82rem; } }
 """

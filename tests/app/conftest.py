@@ -72,16 +72,15 @@ def red_file(tmp_path_factory, red):
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served():
-    """The app on a free port; ends with the module."""
+    """Address of the app on a free port; it ends with the session."""
     pytest.importorskip("gradio")
     from art_versatile.app import launch
     from art_versatile.classifiers import wrap
     from art_versatile.purifier import VersatilePurifier
 
-    page = launch(
-        wrap(make_striped_model(), SIZE, 3), VersatilePurifier(make_blur()), 0, class_names=NAMES, block=False
-    )
-    yield page
+    classifier = wrap(make_striped_model(), SIZE, 3)
+    page = launch(classifier, VersatilePurifier(make_blur(), batch_size=1), 0, class_names=NAMES, block=False)
+    yield page.local_url.rstrip("/")
     page.close()
