@@ -45,7 +45,8 @@ def launch(
     block: bool = True,
 ) -> Any:
     """
-    Serve the app on http://127.0.0.1:port until interrupted.
+    Serve the app on http://127.0.0.1:port until interrupted. One app at a time in a process: Gradio's folder of uploads
+    is the process's.
 
     :param classifier: An ART classifier with logits, ``clip_values=(0, 1)``, channels last; a ``.keras`` file; or the
         name of a classifier of this package. Offered first, before the package's EfficientNets.
@@ -69,6 +70,7 @@ def launch(
     from art_versatile.app.ui import build
 
     folder = tempfile.TemporaryDirectory(prefix="art-versatile-app-")  # readable by this user alone
+    former = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = folder.name
     page = build(bench)
     page.queue(max_size=32)
@@ -96,6 +98,10 @@ def launch(
     def close_and_delete(*args: Any, **kwargs: Any) -> None:
         close(*args, **kwargs)
         folder.cleanup()
+        if former is None:
+            os.environ.pop("GRADIO_TEMP_DIR", None)
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = former
 
     page.close = close_and_delete
     if block:

@@ -16,7 +16,7 @@ if shutil.which(CHROMIUM) is None:
 pytestmark = pytest.mark.slow
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-WAIT = 120_000  # ms: the machine may be busy
+WAIT = 60_000  # ms: the machine may be busy
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
