@@ -134,7 +134,7 @@ def test_keyboard_alone(opened):
     def tab_to(name):
         for _ in range(80):
             page.keyboard.press("Tab")
-            focused = "e => (e.getAttribute('aria-label') || e.innerText || '').trim()"
+            focused = "e => e.tagName === 'BUTTON' && (e.getAttribute('aria-label') || e.innerText || '').trim()"
             if page.evaluate(f"({focused})(document.activeElement)") == name:
                 return
         raise AssertionError(f"{name} is out of reach")
