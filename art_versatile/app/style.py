@@ -16,7 +16,7 @@ CSS = """
 .masthead h1 { font-size: 1.45rem; font-weight: 700; letter-spacing: -0.015em; margin: 0; }
 .masthead p { margin: 0; color: var(--body-text-color-subdued); }
 #setup { min-width: min(320px, 100%) !important; }
-#setup .gallery { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
+#setup .gallery:not(.container) { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
 #setup .gallery-item span { display: block; width: 100%; }
 #setup .gallery-item, #setup .gallery-item .container, #setup .gallery-item img { width: 100% !important;
   height: auto !important; aspect-ratio: 1; min-width: 0; max-width: none; object-fit: cover; }
