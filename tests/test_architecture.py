@@ -30,6 +30,10 @@ ALLOWED = {
     "physical": {"base", "images", "attacks", "compiled"},
     "reports": {"base", "evaluation", "physical"},
     "baselines": {"base", "images", "pix2pix", "weights", "training"},
+    "app": {
+        "base", "images", "classifiers", "weights", "purifier", "attacks", "compiled", "defended", "evaluation",
+        "reports",
+    },
     "experiments": {
         "base", "images", "classifiers", "pix2pix", "weights", "purifier", "compiled", "attacks", "pairs", "training",
         "trainer", "evaluation", "reports", "baselines", "physical",
@@ -119,6 +123,7 @@ def test_reports_read_records_only():
         "import art_versatile.pairs",
         "import art_versatile.baselines",
         "import art_versatile.physical, art_versatile.physical.sheet_reading",
+        "import art_versatile.app",
     ],
 )
 def test_import_is_light(statement):
