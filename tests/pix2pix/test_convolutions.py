@@ -11,6 +11,7 @@ import pytest
 from art_versatile._numpy_pickle import read_arrays
 from art_versatile.pix2pix import convolutions
 from art_versatile.pix2pix.convolutions import alexnet_features, vgg16_features
+from art_versatile.pix2pix.perceptual import PerceptualLoss
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -79,6 +80,23 @@ def test_files_of_other_networks(tmp_path):
     write(tmp_path / "wide", [(5, 5, 3, 2), (3, 3, 2, 3)])
     with pytest.raises(ValueError, match="Expected shapes .* of convolution 0 of vgg16. Received"):
         vgg16_features(tmp_path / "wide")
+
+
+@pytest.mark.parametrize("stages", [2, 5])
+def test_perceptual_loss_over_vgg16(tmp_path, monkeypatch, stages):
+    """relu1_1 to relu5_1 are convolutions 0, 2, 4, 7 and 10; against each layer's own term, of one image."""
+    plan = [step if step is None else (2, *step[1:]) for step in convolutions._VGG16]
+    monkeypatch.setattr(convolutions, "_VGG16", plan)
+    write(tmp_path / "net.ckpt", [(3, 3, 3 if number == 0 else 2, 2) for number in range(13)])
+    one, other = np.random.default_rng(1).random((2, 1, 32, 32, 3), np.float32)
+    expected = 0.0
+    for number, weight in list(zip((0, 2, 4, 7, 10), (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), strict=True))[:stages]:
+        a, b = (vgg16_features(tmp_path / "net.ckpt", depth=number + 1)(x).numpy() for x in (one, other))
+        expected += weight * np.abs(a - b).mean() / (np.abs(b).mean() + 1e-6)
+    loss = PerceptualLoss.vgg16(tmp_path / "net.ckpt", stages=stages)
+    assert float(loss(one, other)) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="stages"):
+        PerceptualLoss.vgg16(tmp_path / "net.ckpt", stages=6)
 
 
 class Command:
