@@ -12,7 +12,7 @@ import art_versatile
 PACKAGE = Path(art_versatile.__file__).parent
 # A module may import from those of its own row and from the rows above it.
 ALLOWED = {
-    "base": {"_checks", "_defence", "_files", "_version", "_torch_file"},
+    "base": {"_checks", "_defence", "_files", "_numpy_pickle", "_version", "_torch_file"},
     "images": {"base"},
     "classifiers": {"base", "pix2pix"},
     "pix2pix": {"base"},
