@@ -223,7 +223,7 @@ class TestFit:
         """By what an attack is, whatever its name."""
         attacks = [FastGradientMethod(classifier), CarliniL2Method(classifier), DeepFool(classifier)]
         trainer = VersatileTrainer(classifier, attacks, small_purifier())
-        assert trainer._preset(2, 3).whole == ("1 CarliniL2Method", "2 DeepFool")
+        assert trainer._preset(2, 3).whole == ("C&W", "DeepFool", "1 CarliniL2Method", "2 DeepFool")
 
     def test_batch_size_and_epochs_of_the_preset(self, classifier, attacks, images, tmp_path):
         preset = dataclasses.replace(PRESETS["compact"], batch_size=2, schedule=LossSchedule([(3, 10.0, 1.0)]))
@@ -361,7 +361,7 @@ class TestFixedSize:
     def test_a_loss_that_does_not_fit_is_found_before_the_attacks(self, fixed, large):
         perceptual = PerceptualLoss(fixed.model, ["conv"])
         trainer = VersatileTrainer(fixed, NotYet(fixed), small_purifier(), perceptual=perceptual, verbose=False)
-        with pytest.raises(ValueError, match="Expected a perceptual loss that takes the crops, 40x40. Received Perc"):
+        with pytest.raises(ValueError, match="Expected a perceptual loss that takes 40x40 pixels. Received Perc"):
             fit(trainer, large)
 
 
