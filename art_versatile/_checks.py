@@ -18,6 +18,7 @@ __all__ = [
     "check_output_size",
     "check_pair",
     "check_positive",
+    "pixel_range",
 ]
 
 
@@ -206,3 +207,24 @@ def check_images(
                 f"Expected {name} inside clip_values {clip_values}. Received values from {low:.6g} to {high:.6g}."
             )
     return x
+
+
+def pixel_range(classifier: Any) -> tuple[float, float]:
+    """
+    The range of a classifier's pixels, one for all channels.
+
+    :param classifier: An ART classifier; its ``clip_values`` are two numbers or two arrays of equal numbers.
+    :return: Minimum and maximum.
+    :raises ValueError: If it has no ``clip_values``, or several ranges.
+    """
+    if getattr(classifier, "clip_values", None) is None:
+        raise ValueError("Expected an ART classifier with clip_values. Received one without.")
+    return _one_range(classifier.clip_values)
+
+
+def _one_range(clip_values: Any) -> tuple[float, float]:
+    bounds = [np.unique(bound) for bound in clip_values]
+    if [len(bound) for bound in bounds] != [1, 1]:
+        received = [np.asarray(bound).tolist() for bound in clip_values]
+        raise ValueError(f"Expected clip_values of one range for all channels. Received {received}.")
+    return check_clip_values((bounds[0][0], bounds[1][0]))

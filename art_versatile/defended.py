@@ -15,11 +15,11 @@ from art.defences.preprocessor import Preprocessor
 from art.defences.preprocessor.preprocessor import PreprocessorTensorFlowV2
 from art.estimators.classification import KerasClassifier, TensorFlowV2Classifier
 
-from art_versatile._checks import check_bool, check_choice, check_clip_values, check_integer
+from art_versatile._checks import check_bool, check_choice, check_integer, pixel_range
 from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.attacks.compiled.objects import copied
 
-__all__ = ["BackwardPassIdentity", "check_pixels", "defend", "pixel_range", "through"]
+__all__ = ["BackwardPassIdentity", "check_pixels", "defend", "through"]
 
 
 class BackwardPassIdentity(PreprocessorTensorFlowV2):
@@ -82,27 +82,6 @@ class BackwardPassIdentity(PreprocessorTensorFlowV2):
         return tape.gradient(resized, images, tf.cast(upstream, resized.dtype))
 
 
-def pixel_range(classifier: Any) -> tuple[float, float]:
-    """
-    The range of a classifier's pixels, one for all channels.
-
-    :param classifier: An ART classifier; its ``clip_values`` are two numbers or two arrays of equal numbers.
-    :return: Minimum and maximum.
-    :raises ValueError: If it has no ``clip_values``, or several ranges.
-    """
-    if getattr(classifier, "clip_values", None) is None:
-        raise ValueError("Expected an ART classifier with clip_values. Received one without.")
-    return _one_range(classifier.clip_values)
-
-
-def _one_range(clip_values: Any) -> tuple[float, float]:
-    bounds = [np.unique(bound) for bound in clip_values]
-    if [len(bound) for bound in bounds] != [1, 1]:
-        received = [np.asarray(bound).tolist() for bound in clip_values]
-        raise ValueError(f"Expected clip_values of one range for all channels. Received {received}.")
-    return check_clip_values((bounds[0][0], bounds[1][0]))
-
-
 def check_pixels(classifier: Any, defence: Preprocessor) -> None:
     """
     Whether a classifier and a defence are of one range of pixels and one layout, where both say theirs.
@@ -113,8 +92,8 @@ def check_pixels(classifier: Any, defence: Preprocessor) -> None:
     """
     ranges = [getattr(item, "clip_values", None) for item in (classifier, defence)]
     if ranges[0] is not None and ranges[1] is not None:
-        expected = _one_range(ranges[0])
-        if not np.allclose(expected, _one_range(ranges[1])):
+        expected = pixel_range(classifier)
+        if not np.allclose(expected, pixel_range(defence)):
             raise ValueError(f"Expected a defence with the classifier's clip_values {expected}. Received {ranges[1]}.")
     first = getattr(defence, "channels_first", None)
     if first is not None and bool(first) != bool(getattr(classifier, "channels_first", False)):

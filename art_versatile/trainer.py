@@ -18,9 +18,9 @@ from art.defences.trainer import Trainer
 from art.estimators.classification import EnsembleClassifier
 from art.utils import is_probability
 
-from art_versatile._checks import check_images, check_integer
+from art_versatile._checks import check_images, check_integer, pixel_range
 from art_versatile.attacks.suite import paper_attacks
-from art_versatile.defended import check_pixels, defend, pixel_range
+from art_versatile.defended import check_pixels, defend
 from art_versatile.pairs import MemoryPairs, Pairs, attack_in_memory, generate_pairs
 from art_versatile.pairs._sources import Source, attacks_per_image, check_split, find_labels
 from art_versatile.pairs.attacking import check_target

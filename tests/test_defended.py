@@ -9,10 +9,11 @@ import tensorflow as tf
 from art.defences.preprocessor import JpegCompression, Preprocessor
 from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
+from art_versatile._checks import pixel_range
 from art_versatile.attacks.compiled import CompiledTensorFlowV2Classifier
 from art_versatile.attacks.compiled.objects import copied
 from art_versatile.baselines import Identity, RandomResizing
-from art_versatile.defended import BackwardPassIdentity, check_pixels, defend, pixel_range, through
+from art_versatile.defended import BackwardPassIdentity, check_pixels, defend, through
 
 
 class Rounding(Preprocessor):

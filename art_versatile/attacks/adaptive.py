@@ -20,10 +20,10 @@ from art.defences.preprocessor import Preprocessor
 from art.estimators.classification import KerasClassifier, TensorFlowV2Classifier
 from art.utils import is_probability
 
-from art_versatile._checks import check_choice, check_integer
+from art_versatile._checks import check_choice, check_integer, pixel_range
 from art_versatile.attacks.compiled import compile_attack
 from art_versatile.attacks.suite import in_pixels
-from art_versatile.defended import BackwardPassIdentity, pixel_range, through
+from art_versatile.defended import BackwardPassIdentity, through
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack

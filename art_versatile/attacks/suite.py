@@ -18,9 +18,8 @@ from art.attacks.evasion import (
 )
 from tqdm.auto import tqdm
 
-from art_versatile._checks import check_batch_size, check_choice, check_integer
+from art_versatile._checks import check_batch_size, check_choice, check_integer, pixel_range
 from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy
-from art_versatile.defended import pixel_range
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack

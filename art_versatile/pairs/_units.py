@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer, check_number
+from art_versatile._checks import check_batch_size, check_bool, check_choice, check_integer, check_number, pixel_range
 from art_versatile._version import __version__
-from art_versatile.defended import pixel_range
 from art_versatile.pairs._sources import check_split
 from art_versatile.pairs.attacking import Target, attack_images, check_target, rounded
 from art_versatile.pairs.store import COMPRESSIONS, DTYPES, encode_pair, write_json, write_shard

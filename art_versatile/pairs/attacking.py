@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from art_versatile._checks import check_batch_size, check_bool, check_images, check_integer
+from art_versatile._checks import check_batch_size, check_bool, check_images, check_integer, pixel_range
 from art_versatile.attacks.seeding import isolated_seed
-from art_versatile.defended import pixel_range
 from art_versatile.pairs._sources import Source, check_split, deal, find_classes, find_labels
 from art_versatile.pairs.memory import MemoryPairs
 
