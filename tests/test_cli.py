@@ -300,7 +300,8 @@ class TestTrain:
         assert result.exit_code == 0, result.output
         store = PairStore(out / "pairs")
         assert (store.attacks, len(store), store.image_shape) == (("FGSM", "PGD"), 4, (32, 32, 3))
-        assert np.abs(np.subtract(*store.arrays()[:2])).max() <= 8 / 255 + 1e-3
+        held = store.arrays()
+        assert np.abs(held.adversarial - held.clean).max() <= 8 / 255 + 1e-3
         card = json.loads((out / "last" / "card.json").read_text())
         assert card["training"]["discriminator"] is None
         assert not (out / "best").exists()
