@@ -148,11 +148,7 @@ def format_value(value: Any) -> str:
 
 
 def unique(values: Iterable[Any]) -> list[Any]:
-    """
-    Each value once, in the order of first appearance.
-
-    :param values: Hashable values.
-    """
+    """Each value once, in the order of first appearance."""
     return list(dict.fromkeys(values))
 
 
@@ -186,11 +182,7 @@ def measured_on(records: Iterable[EvaluationRecord]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """
-    Escape what Markdown would read as mark-up; a bar would end a cell.
-
-    :param text: Any text.
-    """
+    """Escape what Markdown would read as mark-up; a bar would end a cell."""
     for character in "\\|*_<`[":
         text = text.replace(character, "\\" + character)
     return text.replace("\n", "<br>")
@@ -223,11 +215,7 @@ def markdown_table(title: str, header: Sequence[str], body: Iterable[Sequence[st
 
 
 def last_line_width(text: str) -> int:
-    """
-    Characters of the last line.
-
-    :param text: Any text.
-    """
+    """Characters of the last line."""
     return len(text.rpartition("\n")[2])
 
 

@@ -32,25 +32,21 @@ def test_one_hot_booleans_are_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("predictions", "labels", "message"),
+    ("predictions", "labels", "name"),
     [
-        (
-            np.zeros((2, 3, 3)),
-            [0, 1],
-            r"predictions to be class indices \(N,\) or scores .* Received shape \(2, 3, 3\)",
-        ),
-        ([], [], r"Received shape \(0,\)"),
-        (np.array([0.2, 0.8]), [0, 1], "predictions to be class indices .* Received dtype float64"),
-        (np.array([[0.1, np.nan]]), [0], "predictions .* Received NaN"),
-        (np.array([[0.1, 0.2]]), np.array(["cat"]), "labels to be class indices .* Received dtype <U3"),
-        (np.array([["a", "b"]]), [0], "Received NaN, infinity or no numbers"),
-        (np.array([0, 1, 2]), [0, 1], "as many predictions as labels. Received 3 and 2"),
-        (np.zeros((2, 3)), np.zeros((2, 4)), r"as many classes. Received \(2, 3\), \(2, 4\)"),
-        (np.zeros((2, 1)), [0, 0], r"Received dtype float64|Received shape \(2, 1\)"),
+        (np.zeros((2, 3, 3)), [0, 1], "predictions"),
+        ([], [], "predictions"),
+        (np.array([0.2, 0.8]), [0, 1], "predictions"),
+        (np.array([[0.1, np.nan]]), [0], "predictions"),
+        (np.array([["a", "b"]]), [0], "predictions"),
+        (np.zeros((2, 1)), [0, 0], "predictions"),
+        (np.array([[0.1, 0.2]]), np.array(["cat"]), "labels"),
+        (np.array([0, 1, 2]), [0, 1], "as many predictions as labels"),
+        (np.zeros((2, 3)), np.zeros((2, 4)), "predictions and labels of as many classes"),
     ],
 )
-def test_hits_refuses(predictions: object, labels: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_hits_refuses(predictions: object, labels: object, name: str) -> None:
+    with pytest.raises(ValueError, match=f"Expected {name}"):
         hits(predictions, labels)
 
 
@@ -71,21 +67,9 @@ def test_wilson_interval_known_values() -> None:
     assert 0.15 < high < 0.17
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((1.0, 2), "correct to be an integer. Received 1.0"),
-        ((True, 2), "correct to be an integer. Received True"),
-        ((1, "2"), "n to be an integer. Received '2'"),
-        ((0, 0), "n >= 1 and 0 <= correct <= n. Received correct=0, n=0"),
-        ((3, 2), "Received correct=3, n=2"),
-        ((-1, 2), "Received correct=-1, n=2"),
-        ((1, 2, 1.0), "level strictly between 0 and 1. Received 1.0"),
-        ((1, 2, 0), "Received 0"),
-    ],
-)
-def test_wilson_interval_refuses(arguments: tuple, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("arguments", [(1.0, 2), (True, 2), (1, "2"), (0, 0), (3, 2), (-1, 2), (1, 2, 1.0), (1, 2, 0)])
+def test_wilson_interval_refuses(arguments: tuple) -> None:
+    with pytest.raises(ValueError, match=r"Expected (correct|n|level) "):
         wilson_interval(*arguments)
 
 
@@ -147,22 +131,18 @@ def test_measures_do_not_depend_on_the_range(measure, pair: tuple[np.ndarray, np
 @pytest.mark.parametrize("measure", [psnr, mae, ssim])
 def test_measures_refuse(measure) -> None:
     clean = np.zeros((1, 12, 12, 3))
-    with pytest.raises(
-        ValueError, match=r"images and reference of one shape. Received \(1, 12, 12, 3\) and \(2, 12, 12, 3\)"
+    for images, reference, error, name in (
+        (clean, np.zeros((2, 12, 12, 3)), ValueError, "images and reference of one shape"),
+        (clean[..., :1], clean, ValueError, "reference"),
+        (clean[0], clean, ValueError, "images"),
+        (np.full_like(clean, np.nan), clean, ValueError, "images"),
+        (clean, clean + 2, ValueError, "reference"),
+        (clean.astype(np.uint8), clean, TypeError, "images"),
     ):
-        measure(clean, np.zeros((2, 12, 12, 3)))
-    with pytest.raises(ValueError, match="reference to have 1 channels"):
-        measure(clean[..., :1], clean)
-    with pytest.raises(ValueError, match="images to be a batch of images"):
-        measure(clean[0], clean)
-    with pytest.raises(ValueError, match="images to be finite"):
-        measure(np.full_like(clean, np.nan), clean)
-    with pytest.raises(ValueError, match=r"reference inside clip_values \(0.0, 1.0\). Received values from 2 to 2"):
-        measure(clean, clean + 2)
-    with pytest.raises(ValueError, match="clip_values to be two finite numbers"):
+        with pytest.raises(error, match=f"Expected {name}"):
+            measure(images, reference)
+    with pytest.raises(ValueError, match="Expected clip_values"):
         measure(clean, clean, clip_values=(1, 0))
-    with pytest.raises(TypeError, match="images to be an array of floats"):
-        measure(clean.astype(np.uint8), clean)
 
 
 def test_ssim_refuses_images_below_its_window() -> None:

@@ -176,15 +176,6 @@ def test_what_does_not_fit_one_table_is_refused(changes: dict[str, Any], error: 
         accuracy_table([record("PGD", 1), record("PGD", 1, **changes)])
 
 
-def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one record. Received none"):
-        accuracy_table([])
-    with pytest.raises(TypeError, match="EvaluationRecords. Received dict"):
-        accuracy_table([{}])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match=r"averages to be one of \['all', 'attacks'\]. Received 'some'"):
-        accuracy_table([record("PGD", 1)], averages=["some"])
-
-
 def markdown_rows(text: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -222,11 +213,6 @@ def test_the_terminal_shows_every_figure_in_eighty_columns(records: list[Evaluat
     assert "Average 38.3 68.3" in lines
     assert "Average 7.5 57.5" in lines
     assert "Attack accuracy % dB MAE accuracy % dB MAE n" in lines
-
-
-def test_a_narrow_terminal_loses_no_figure(records: list[EvaluationRecord]) -> None:
-    words = printed(accuracy_table(records), 50).split()
-    assert {"100.0", "(84–100)", "0.0231", "(43–82)", "57.5"} <= set(words)
 
 
 def test_brackets_in_names_are_not_markup() -> None:
@@ -299,3 +285,12 @@ def test_a_table_for_each_threat_model(records: list[EvaluationRecord]) -> None:
         [PURIFIER],
     ]
     assert [row.label for row in tables[2].rows] == ["Clean", "PGD"]
+
+
+@pytest.mark.parametrize(
+    ("records", "averages", "error"),
+    [([], (), ValueError), ([{}], (), TypeError), ([record("PGD", 1)], ["some"], ValueError)],
+)
+def test_bad_arguments_are_refused(records: list[Any], averages: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="Expected "):
+        accuracy_table(records, averages=averages)
