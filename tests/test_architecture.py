@@ -25,7 +25,7 @@ ALLOWED = {
     "attacks": {"base", "compiled", "defended"},
     "pairs": {"base", "attacks", "images"},
     "training": {"base", "weights", "pix2pix", "pairs"},
-    "trainer": {"base", "attacks", "defended", "pairs", "pix2pix", "purifier", "training"},
+    "trainer": {"base", "attacks", "compiled", "defended", "pairs", "pix2pix", "purifier", "training"},
     "evaluation": {"base", "attacks"},
     "physical": {"base", "images", "attacks", "compiled"},
     "reports": {"base", "evaluation", "physical"},

@@ -247,7 +247,9 @@ class TestReadLabels:
 
     def test_a_file_twice(self, tmp_path):
         assert read_labels(self.write(tmp_path, "file,label\na.png,7\na.png,7\n")) == {"a.png": 7}
-        with pytest.raises(ValueError, match=r"Expected one class index for each file .* Received 7 and 8 for 'a\.png'"):
+        with pytest.raises(
+            ValueError, match=r"Expected one class index for each file .* Received 7 and 8 for 'a\.png'"
+        ):
             read_labels(self.write(tmp_path, "file,label\na.png,7\na.png,8\n"))
 
     @pytest.mark.parametrize("text", ["", "name,label\na.png,1\n", "file label\na.png 1\n", "\0" * 9])

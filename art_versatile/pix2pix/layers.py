@@ -94,7 +94,9 @@ class Noise(layers.Layer):
         self.stddev, self.seed = float(stddev), int(seed)
         self.drawn = True
         self._random = _SeedGenerator(seed)
-        self._fixed = np.random.default_rng(seed).normal(0.0, self.stddev, (1, NOISE_SIDE, NOISE_SIDE, 3)).astype(np.float32)
+        self._fixed = (
+            np.random.default_rng(seed).normal(0.0, self.stddev, (1, NOISE_SIDE, NOISE_SIDE, 3)).astype(np.float32)
+        )
 
     def call(self, image: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Add the noise to (N, H, W, 3)."""
