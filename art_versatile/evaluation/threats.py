@@ -32,8 +32,9 @@ def check_threat(
     :param classifier: The undefended classifier that is measured.
     :param defences: Name -> ART preprocessor.
     :param defence: Name of the defence that is attacked, None for static and transferred attacks.
-    :raises ValueError: If the attack is targeted or returns no images, goes round the defence or through one too many, is on another
-        classifier, or takes gradients where it is said to take none, or none where it is said to take them.
+    :raises ValueError: If the attack is targeted or returns no images, goes round the defence or through one too many,
+        is on another classifier, or takes gradients where it is said to take none or none where it is said to take
+        them.
     """
     check_choice("threat_model", threat_model, THREAT_MODELS[1:])
     if getattr(attack, "targeted", False):

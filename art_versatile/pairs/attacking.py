@@ -75,7 +75,8 @@ def check_target(target: Any) -> Target:
     Check a classifier and its attacks.
 
     :param target: (ART classifier, name -> untargeted ART evasion attack).
-    :raises ValueError: If the classifier has no ``clip_values``, or an attack is targeted or returns something else than images, or there is none.
+    :raises ValueError: If the classifier has no ``clip_values``, an attack is targeted or returns something else than
+        images, or there is none.
     :raises TypeError: If one is of the wrong type.
     """
     if not isinstance(target, tuple) or len(target) != 2 or not isinstance(target[1], Mapping):
