@@ -31,8 +31,8 @@ class VersatilePurifier(ImageDefence):
     them (HGD, arXiv 1712.02976, broken in arXiv 1804.03286).
 
     Memory is bounded: at most 2^22 pixels (2,048 x 2,048) go through the generator at once, 1.2 GB with the shipped
-    weights, and each image takes about MEMORY_COPIES times its own float32 pixels besides. A larger image goes through
-    in overlapping tiles, whose pixels are those of the whole image to within 1/255 (measured with the shipped weights:
+    weights, and the images take about six times their own float32 pixels besides. A larger image goes through in
+    overlapping tiles, whose pixels are those of the whole image to within 1/255 (measured with the shipped weights:
     0.3/255 at most). It goes whole inside a ``tf.function`` that does not know its size, and through a generator that
     sees the image as a whole: ``unet256``, or a Keras model without an attribute ``halo``.
 

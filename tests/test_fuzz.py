@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from art_versatile import VersatilePurifier, weights
-from art_versatile.evaluation import EvaluationRecord, load_records
+from art_versatile.evaluation import EvaluationRecord, load_records, save_records
 from art_versatile.images import labelled_images, load_image, read_labels
 from art_versatile.pix2pix import CompactGenerator
 
@@ -249,11 +249,25 @@ def test_label_tables(folder, rows, header, encoding):
     assert tree(folder) == before
 
 
+@pytest.fixture(scope="module")
+def record_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("records") / "records.json"
+    record = EvaluationRecord(dataset="d", n=2, classifier="c", attack="clean", threat_model="clean", correct=1)
+    save_records([record], path)
+    return path, json.loads(path.read_text())
+
+
 @fuzzed(0.1)
-@given(content=st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()), key=st.text(max_size=6))
-def test_records(tmp_path_factory, content, key):
-    path = tmp_path_factory.getbasetemp() / "records.json"
-    for block in (content, json.dumps({"format": 1, "records": [{key: 1}]}).encode(), b"[" * 10**5):
+@given(content=st.binary(max_size=40), data=st.data())
+def test_records(record_file, content, data):
+    path, document = record_file
+    record = {**document["records"][0]}
+    record[data.draw(st.sampled_from([*record, "other"]))] = data.draw(JSON)
+    changed = {**document, data.draw(st.sampled_from([*document, "records", "records"])): data.draw(JSON)}
+    whole = json.dumps(document).encode()
+    blocks = [content, whole[: data.draw(st.integers(0, len(whole)))], b"[" * 10**5]
+    blocks += [json.dumps(value).encode() for value in ({**document, "records": [record]}, changed)]
+    for block in blocks:
         path.write_bytes(block)
         records = tried(load_records, path)
         assert records is None or all(isinstance(record, EvaluationRecord) for record in records)

@@ -251,7 +251,7 @@ class _Rows:
             return
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise ValueError(f"Expected the JSON file of a study in {file}. Received another: {err}") from err
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
             raise ValueError(f"Expected a file of format {_FORMAT!r} in {file}. Received another.")
