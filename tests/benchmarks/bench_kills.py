@@ -1,8 +1,8 @@
 """
 ``evaluate``, ``pairs`` and ``train`` killed at random moments: after going on, is everything as without the kill?
 
-``python tests/benchmarks/bench_kills.py [--kills 100] [--seed 0]`` prints one Markdown table; the exit code is 1 where
-records, shards or weights differ from those of a run that was left alone.
+``python tests/benchmarks/bench_kills.py [--kills 100] [--commands train]`` prints one Markdown table; the exit code is 1
+where records, shards or weights differ from those of a run that was left alone.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", nargs="+", choices=WORKS, default=WORKS)
     parser.add_argument("--work", choices=WORKS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -122,8 +123,8 @@ def main() -> None:
         return
     rng, failures = np.random.default_rng(options.seed), 0
     print("| command | seconds alone | kills | while it ran | the same after all |\n| --- | --- | --- | --- | --- |")
-    for number, work in enumerate(WORKS):
-        kills = len(range(number, options.kills, len(WORKS)))
+    for number, work in enumerate(options.commands):
+        kills = len(range(number, options.kills, len(options.commands)))
         hit = same = 0
         with tempfile.TemporaryDirectory() as temporary:
             whole = Path(temporary) / "whole"
