@@ -1,8 +1,8 @@
 """
 ``evaluate``, ``pairs`` and ``train`` killed at random moments: after going on, is everything as without the kill?
 
-``python tests/benchmarks/bench_kills.py [--kills 100] [--commands train]`` prints one Markdown table; the exit code is 1
-where records, shards or weights differ from those of a run that was left alone.
+``python tests/benchmarks/bench_kills.py [--kills 100] [--commands train]`` prints one Markdown table; the exit code is
+1 where records, shards or weights differ from those of a run that was left alone.
 """
 
 from __future__ import annotations
