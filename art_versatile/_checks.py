@@ -126,8 +126,8 @@ def check_positive(name: str, value: Any, most: float = np.inf) -> float:
     :raises ValueError: If it is anything else.
     """
     if not _is_number(value) or not 0 < value <= most or not np.isfinite(value):
-        limit = "" if np.isinf(most) else f" of at most {most:g}"
-        raise ValueError(f"Expected {name} to be a positive finite number{limit}. Received {value!r}.")
+        wanted = "a positive finite number" if np.isinf(most) else f"a number above 0 and at most {most:g}"
+        raise ValueError(f"Expected {name} to be {wanted}. Received {value!r}.")
     return float(value)
 
 

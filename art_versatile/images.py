@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
+import logging
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from art_versatile._checks import check_images, check_integer
 from art_versatile._files import atomic_path
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
     "demo_images",
     "labelled_images",
     "list_images",
@@ -25,7 +30,12 @@ __all__ = [
     "save_png",
 ]
 
+#: Pixels of an image that :func:`load_image` decodes at most: 600 MB in float32.
+MAX_PIXELS = 50_000_000
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+logger = logging.getLogger(__name__)
 
 
 def list_images(path: str | Path) -> list[Path]:
@@ -46,20 +56,26 @@ def list_images(path: str | Path) -> list[Path]:
     return found
 
 
-def load_image(path: str | Path, size: int | None = None) -> np.ndarray:
+def load_image(path: str | Path, size: int | None = None, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     Read one image.
 
     :param path: The file, 8 or 16 bits a channel; its EXIF rotation is applied, transparency dropped.
     :param size: Height and width in pixels: the short side is resized to it (bicubic), the centre kept. None leaves the
         image as it is.
+    :param max_pixels: Height times width of the file at most; a larger one is refused before it is decoded. Pillow's
+        own limit, 178,956,970, holds besides.
     :return: (H, W, 3) float32 in [0, 1].
-    :raises ValueError: If the file is not a readable image, or the size is not a positive integer.
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: If the file is not a readable image or is too large, or a number is not a positive integer.
     """
+    max_pixels = check_integer("max_pixels", max_pixels)
     if size is not None:
         size = check_integer("size", size)
     try:
         with Image.open(path) as file:
+            if file.width * file.height > max_pixels:
+                raise ValueError(f"{file.width} x {file.height} pixels, more than max_pixels={max_pixels:,}")
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I;16"):
                 # Pillow would cut 16 bits off at 255 instead of scaling them.
@@ -67,9 +83,9 @@ def load_image(path: str | Path, size: int | None = None) -> np.ndarray:
             elif image.mode in ("I", "F"):
                 raise ValueError(f"pixels of mode {image.mode}, whose range is not known")
             image = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
-        if isinstance(err, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except Exception as err:  # on a damaged file Pillow's decoders raise errors of any kind
         raise ValueError(f"Expected a readable image. Received {path}: {err}") from err
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
@@ -137,27 +153,66 @@ def save_png(image: np.ndarray, path: str | Path) -> None:
 
 def read_labels(table: str | Path, *, file: str = "file", label: str = "label") -> dict[str, int]:
     """
-    Class indices of image files, from a CSV table.
+    Class indices of image files, from a table with commas, semicolons or tabs, in UTF-8 with or without its mark.
+
+    Rows without a name or a class index are left out; a warning in the log counts them.
 
     :param table: The file, with a header.
     :param file: Column of the file names.
-    :param label: Column of the class indices; rows where it is empty are left out.
+    :param label: Column of the class indices.
     :return: File name -> class index.
-    :raises ValueError: If a column is missing or an index is not an integer.
+    :raises FileNotFoundError: If there is no such file.
+    :raises ValueError: If the file is no such table, a column is missing, an index is not an integer, or a name has
+        two of them.
     """
-    import csv
+    rows = _read_rows(table, file, label)
+    labels = _complete(rows, table)
+    _tell_unused(table, len(rows), len(rows) - sum(1 for name, index in rows if name and index))
+    return labels
 
-    with Path(table).open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write the mark
-        rows = csv.DictReader(stream)
-        missing = [name for name in (file, label) if name not in (rows.fieldnames or [])]
-        if missing:
-            raise ValueError(f"Expected the columns {file!r} and {label!r} in {table}. Received {rows.fieldnames}.")
-        try:
-            return {row[file]: int(row[label]) for row in rows if row[label]}
-        except ValueError as err:
+
+def _read_rows(table: str | Path, file: str, label: str) -> list[tuple[str, str]]:
+    """Name and class index of each row, as they are written; "" where a row has none."""
+    expected = f"Expected the columns {file!r} and {label!r} in {table}."
+    try:
+        text = Path(table).read_bytes().decode("utf-8-sig")  # spreadsheets write the mark
+    except UnicodeDecodeError as err:
+        raise ValueError(f"Expected {table} in UTF-8. Received another encoding: {err}") from err
+    try:
+        for delimiter in ",;\t":
+            rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
+            if {file, label} <= set(rows.fieldnames or []):
+                return [(row[file].strip(), row[label].strip()) for row in rows]
+    except csv.Error as err:
+        raise ValueError(f"{expected} Received a file that is no table: {err}") from err
+    header = next(iter(text.splitlines()), "")
+    raise ValueError(f"{expected} Received {header!r:.200}, parted by comma, semicolon or tab.")
+
+
+def _complete(rows: Iterable[tuple[str, str]], table: str | Path) -> dict[str, int]:
+    """The rows that have a name and a class index."""
+    labels: dict[str, int] = {}
+    for name, index in rows:
+        if not name or not index:
+            continue
+        if not re.fullmatch("[+-]?[0-9]{1,9}", index):
+            raise ValueError(f"Expected integers as class indices in {table}. Received {index!r:.80} for {name!r:.80}.")
+        if labels.setdefault(name, int(index)) != int(index):
             raise ValueError(
-                f"Expected integers in column {label!r} of {table}. Received another value: {err}"
-            ) from err
+                f"Expected one class index for each file in {table}. Received {labels[name]} and {int(index)} for "
+                f"{name!r}."
+            )
+    return labels
+
+
+def _tell_unused(table: str | Path, rows: int, incomplete: int, missing: Sequence[str] = ()) -> None:
+    """Warn of rows that count for nothing."""
+    reasons = [f"{incomplete} without a name or a class index"] if incomplete else []
+    reasons += [f"{len(missing)} without an image, as {missing[0]!r}"] if missing else []
+    if reasons:
+        logger.warning(
+            "%d of %d rows of %s used: %s.", rows - incomplete - len(missing), rows, table, ", ".join(reasons)
+        )
 
 
 def labelled_images(
@@ -170,7 +225,10 @@ def labelled_images(
     label: str = "label",
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """
-    The images of a folder that a CSV table has classes for, in the order of the table.
+    The images of a folder that a table has classes for, in the order of the table.
+
+    A name in the table is a path in the folder, or else the bare name of a file at any depth that no other has. Rows
+    that name no image, or lack something, are left out; a warning in the log counts them.
 
     :param folder: A folder of images.
     :param table: The table, see :func:`read_labels`.
@@ -179,14 +237,54 @@ def labelled_images(
     :param file: Column of the file names.
     :param label: Column of the class indices.
     :return: (N, size, size, 3) float32 in [0, 1]; class indices (N,); names of the files.
-    :raises ValueError: If the table names no image of the folder.
+    :raises ValueError: If the table names no image of the folder, several images have a bare name in it, or two rows
+        give one image different classes.
     """
-    labels = read_labels(table, file=file, label=label)
-    files = {path.name: path for path in list_images(folder)}
-    names = [name for name in labels if name in files][:limit]
-    if not names:
+    rows = _read_rows(table, file, label)
+    labels = _complete(rows, table)
+    files = list_images(folder)
+    found = match_names(list(labels), files, folder)
+    if not found:
         raise ValueError(f"Expected names of images of {folder} in {table}. Received {list(labels)[:3]} ...")
-    return load_images([files[name] for name in names], size), np.array([labels[name] for name in names]), names
+    named: dict[Path, str] = {}
+    for name, path in found.items():
+        first = named.setdefault(path, name)
+        if labels[first] != labels[name]:
+            raise ValueError(
+                f"Expected one class index for each image. Received {labels[first]} as {first!r} and {labels[name]} as "
+                f"{name!r} for {path}."
+            )
+    complete = [name for name, index in rows if name and index]
+    _tell_unused(table, len(rows), len(rows) - len(complete), [name for name in complete if name not in found])
+    names = list(named.values())[:limit]
+    return load_images([found[name] for name in names], size), np.array([labels[name] for name in names]), names
+
+
+def match_names(names: Iterable[str], files: Sequence[Path], folder: str | Path) -> dict[str, Path]:
+    """
+    The image that each name in a table means, where there is one.
+
+    :param names: Paths in the folder, with slashes or backslashes, or bare names.
+    :param files: The images.
+    :param folder: The folder that they are in, or the one file itself.
+    :return: Name -> image, for the names that mean one.
+    :raises ValueError: If several images have a bare name, none of them at the top of the folder.
+    """
+    root = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+    by_path = {path.relative_to(root).as_posix(): path for path in files}
+    counts = Counter(path.name for path in files)
+    by_name = {path.name: path for path in files}
+    found = {}
+    for name in names:
+        place = name if name in by_path else PurePosixPath(name.replace("\\", "/")).as_posix()
+        if place in by_path:
+            found[name] = by_path[place]
+        elif counts[place] > 1:
+            several = [path.relative_to(root).as_posix() for path in files if path.name == place]
+            raise ValueError(f"Expected {name!r} to be one image of {folder}. Received {' and '.join(several[:3])}.")
+        elif place in by_name:
+            found[name] = by_name[place]
+    return found
 
 
 def demo_images(count: int = 20, size: int = 256) -> tuple[np.ndarray, np.ndarray, list[str]]:

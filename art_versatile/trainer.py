@@ -15,15 +15,16 @@ import numpy as np
 import tensorflow as tf
 from art.attacks import EvasionAttack
 from art.defences.trainer import Trainer
-from art.estimators.classification import EnsembleClassifier
+from art.estimators.classification import EnsembleClassifier, KerasClassifier
 from art.utils import is_probability
 
 from art_versatile._checks import check_images, check_integer, pixel_range
+from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.defended import check_pixels, defend
 from art_versatile.pairs import MemoryPairs, Pairs, attack_in_memory, generate_pairs
 from art_versatile.pairs._sources import Source, attacks_per_image, check_split, find_labels
-from art_versatile.pairs.attacking import check_target
+from art_versatile.pairs.attacking import check_classifier, check_target
 from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.schedule import LossSchedule
 from art_versatile.purifier import VersatilePurifier
@@ -59,7 +60,8 @@ class VersatileTrainer(Trainer):
 
     :param classifier: An ART classifier of images with ``clip_values``.
     :param attacks: An untargeted ART evasion attack, several, or a mapping of names to them; None takes
-        :func:`art_versatile.paper_attacks` with eps 16/255 and eps_step 0.01 of the range of the pixels.
+        :func:`art_versatile.paper_attacks` with eps 16/255 and eps_step 0.01 of the range of the pixels; they need a
+        classifier with logits that has gradients.
     :param purifier: The purifier to train further, as ``VersatilePurifier()``, the one that ships; None makes a new one
         around the preset's generator.
     :param preset: "compact", "paper" (U-Net-256, VGG19, the paper's schedule), or a
@@ -78,7 +80,8 @@ class VersatileTrainer(Trainer):
     :param seed: Seed of the new generator, of the random attacks and of the order of the images.
     :param verbose: Show progress.
     :raises ValueError: If a parameter is not as expected, or an attack is targeted.
-    :raises TypeError: If a parameter is of the wrong type, or the classifier is an ``EnsembleClassifier``.
+    :raises TypeError: If a parameter is of the wrong type, the classifier is an ``EnsembleClassifier`` or none, or the
+        default attacks cannot be built on it.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class VersatileTrainer(Trainer):
         verbose: bool = True,
     ) -> None:
         super().__init__(classifier)
+        check_classifier(classifier)
         if isinstance(classifier, EnsembleClassifier):
             raise TypeError(
                 "Expected a single classifier: an EnsembleClassifier takes no defence in front, so it would stay "
@@ -111,7 +115,7 @@ class VersatileTrainer(Trainer):
         self.optimizer = optimizer
         low, high = pixel_range(classifier)
         if attacks is None:
-            attacks = paper_attacks(classifier)
+            attacks = _default_attacks(classifier)
         elif isinstance(attacks, EvasionAttack):
             attacks = [attacks]
         if not isinstance(attacks, Mapping):
@@ -386,6 +390,18 @@ class VersatileTrainer(Trainer):
             f"{type(self).__name__}(classifier={type(self._classifier).__name__}, attacks={list(self.attacks)}, "
             f"purifier={self.purifier!r}, schedule={self.schedule!r}, split={self.split!r}, seed={self.seed})"
         )
+
+
+def _default_attacks(classifier: Any) -> dict[str, EvasionAttack]:
+    """The paper's six attacks; on a Keras classifier they run compiled."""
+    try:
+        return paper_attacks(compile_classifier(classifier) if isinstance(classifier, KerasClassifier) else classifier)
+    except (TypeError, ValueError) as err:
+        raise TypeError(
+            "Expected attacks for this classifier: the paper's six, which None stands for, take a "
+            "TensorFlowV2Classifier, KerasClassifier or PyTorchClassifier with logits and three classes or more. "
+            f"Received None with {type(classifier).__name__}: {err}"
+        ) from err
 
 
 def _as_history(rows: Sequence[Mapping[str, float]]) -> keras.callbacks.History:

@@ -71,7 +71,7 @@ def test_what_is_right_comes_back_as_pythons_own(check, value, answer):
         (lambda v: check_integer("n", v, 0, 7), [-1, 8, False], "n to be an integer from 0 to 7"),
         (lambda v: check_number("n", v, 0, 1), [-0.1, 1.1, np.nan, "1", True, None], "n to be a number from 0 to 1"),
         (lambda v: check_positive("n", v), [0, -1, np.nan, np.inf, "1", True], "n to be a positive finite number"),
-        (lambda v: check_positive("n", v, 2), [0, 2.1], "n to be a positive finite number of at most 2"),
+        (lambda v: check_positive("n", v, 2), [0, 2.1], "n to be a number above 0 and at most 2"),
         (lambda v: check_pair("n", v), [3, (1,), (1, 2, 3)], "n to be two integers"),
         (check_output_size, ["same"], "output_size to be one of ['input']"),
         (check_output_size, [0, 2.5, True], "output_size to be an integer of at least 1"),

@@ -150,6 +150,16 @@ class TestLoadImage:
             with pytest.raises(ValueError, match=re.escape(f"Expected a readable image. Received {path}: ")):
                 load_image(path)
 
+    def test_more_pixels_than_allowed(self, tmp_path):
+        """A PNG of one colour is a few kilobytes whatever its sides; it is refused before it is decoded."""
+        Image.new("RGB", (8000, 7000)).save(tmp_path / "x.png")
+        with pytest.raises(ValueError, match=r"Received .*x\.png: 8000 x 7000 pixels, more than max_pixels=50,000,000"):
+            load_image(tmp_path / "x.png", 8)
+        path = save(np.zeros((4, 5, 3), np.uint8), tmp_path / "y.png")
+        assert load_image(path, max_pixels=20).shape == (4, 5, 3)
+        with pytest.raises(ValueError, match="5 x 4 pixels, more than max_pixels=19"):
+            load_image(path, max_pixels=19)
+
     def test_a_decompression_bomb(self, tmp_path, picture, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
         with pytest.raises(ValueError, match="Expected a readable image"):
@@ -217,17 +227,39 @@ class TestReadLabels:
         assert read_labels(table) == {"a.png": 7, "b, c.png": 0}
         assert read_labels(str(table), file="id", label="label") == {"1": 7, "2": 0}
 
-    def test_a_byte_order_mark(self, tmp_path):
-        assert read_labels(self.write(tmp_path, "file,label\nü.png,7\n", "utf-8-sig")) == {"ü.png": 7}
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    def test_delimiters_and_the_byte_order_mark(self, tmp_path, delimiter, encoding):
+        text = f'file{delimiter}label\r\n"ü, 1.png"{delimiter}7\r\n'
+        assert read_labels(self.write(tmp_path, text, encoding)) == {"ü, 1.png": 7}
 
-    @pytest.mark.parametrize("text", ["", "name,label\na.png,1\n", "file;label\na.png;1\n"])
+    @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+    def test_other_encodings(self, tmp_path, encoding):
+        with pytest.raises(ValueError, match=r"Expected .*labels\.csv in UTF-8\. Received another encoding: "):
+            read_labels(self.write(tmp_path, "file,label\nü.png,7\n", encoding))
+
+    def test_rows_that_lack_something_are_told(self, tmp_path, caplog):
+        read_labels(self.write(tmp_path, "file,label\na.png,7\n"))
+        assert not caplog.text
+        table = self.write(tmp_path, "file,label\na.png,7\nb.png\n,3\nc.png,\n")
+        assert read_labels(table) == {"a.png": 7}
+        assert "1 of 4 rows of" in caplog.text
+
+    def test_a_file_twice(self, tmp_path):
+        assert read_labels(self.write(tmp_path, "file,label\na.png,7\na.png,7\n")) == {"a.png": 7}
+        with pytest.raises(
+            ValueError, match=r"Expected one class index for each file .* Received 7 and 8 for 'a\.png'"
+        ):
+            read_labels(self.write(tmp_path, "file,label\na.png,7\na.png,8\n"))
+
+    @pytest.mark.parametrize("text", ["", "name,label\na.png,1\n", "file label\na.png 1\n", "\0" * 9])
     def test_missing_columns(self, tmp_path, text):
         with pytest.raises(ValueError, match=r"Expected the columns 'file' and 'label' in .*labels\.csv\. Received"):
             read_labels(self.write(tmp_path, text))
 
-    @pytest.mark.parametrize("label", ["cat", "1.5"])
+    @pytest.mark.parametrize("label", ["cat", "1.5", "1_0", "9" * 30])
     def test_no_integers(self, tmp_path, label):
-        with pytest.raises(ValueError, match=rf"Expected integers in column 'label' of .*another value: .*'{label}'"):
+        with pytest.raises(ValueError, match=rf"Expected integers as class indices in .*Received '{label}' for"):
             read_labels(self.write(tmp_path, f"file,label\na.png,{label}\n"))
 
     def test_no_table(self, tmp_path):
@@ -344,3 +376,43 @@ class TestLabelledImages:
         (folder / "table.csv").write_text("name,class\nabsent.png,7\n")
         with pytest.raises(ValueError, match=r"Expected names of images of .* Received \['absent\.png'\]"):
             labelled_images(folder / "pictures", folder / "table.csv", 4, file="name", label="class")
+
+    @pytest.fixture
+    def tree(self, tmp_path):
+        for number, name in enumerate(("a/x.png", "b/x.png", "b/y.png", "z.png")):
+            save_png(np.full((8, 8, 3), number / 4, np.float32), tmp_path / "tree" / name)
+        return tmp_path / "tree"
+
+    def labelled(self, tree, text, **kwargs):
+        (tree / "t.csv").write_text("file,label\n" + text)
+        return labelled_images(tree, tree / "t.csv", 4, **kwargs)
+
+    def test_by_path_then_by_name(self, tree):
+        x, y, names = self.labelled(tree, "b/x.png,1\n./a/x.png,2\nb\\y.png,3\nz.png,4\n")
+        assert y.tolist() == [1, 2, 3, 4]
+        assert names == ["b/x.png", "./a/x.png", "b\\y.png", "z.png"]
+        np.testing.assert_allclose(x[:, 0, 0, 0], [0.25, 0, 0.5, 0.75], atol=0.003)
+        assert self.labelled(tree, "y.png,3\n")[1].tolist() == [3]
+
+    def test_a_name_at_the_top_is_a_path(self, tree):
+        save_png(np.ones((8, 8, 3), np.float32), tree / "x.png")
+        assert self.labelled(tree, "x.png,5\n")[0].min() == 1
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("x.png,1\n", r"Expected 'x\.png' to be one image of .*\. Received a/x\.png and b/x\.png\."),
+            ("b/y.png,1\ny.png,2\n", r"Received 1 as 'b/y\.png' and 2 as 'y\.png' for .*y\.png"),
+        ],
+    )
+    def test_ambiguity(self, tree, text, message):
+        with pytest.raises(ValueError, match=message):
+            self.labelled(tree, text)
+
+    def test_one_image_named_twice_is_one(self, tree):
+        assert self.labelled(tree, "b/y.png,1\ny.png,1\n")[2] == ["b/y.png"]
+
+    def test_rows_used(self, tree, caplog):
+        self.labelled(tree, "z.png,1\ny.png,\nq.png,2\nb/x.png\n", limit=1)
+        assert "1 of 4 rows of" in caplog.text
+        assert "2 without a name or a class index, 1 without an image, as 'q.png'" in caplog.text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_choice, check_images, check_integer, check_number
+from art_versatile._checks import check_choice, check_images, check_integer, check_number, check_positive
 from art_versatile.app.job import Job, watched
 from art_versatile.evaluation.metrics import psnr
 
@@ -325,7 +325,7 @@ class Workbench:
 
 
 def _check_budget(eps: float, iterations: int) -> None:
-    check_number("eps", eps, np.nextafter(0, 1), MAX_EPS)
+    check_positive("eps", eps, MAX_EPS)
     check_integer("iterations", iterations)
     check_number("iterations", iterations, 1, MAX_ITERATIONS)
 

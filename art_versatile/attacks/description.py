@@ -26,11 +26,23 @@ __all__ = [
     "describe_attack",
     "goes_through",
     "plain_value",
+    "returns_images",
     "takes_gradients",
 ]
 
 # Those whose class says it, not a parameter; a subclass before its base.
 _NORMS = {CarliniL0Method: "0", CarliniL2Method: "2", CarliniLInfMethod: "inf", DeepFool: "2", NewtonFool: "2"}
+
+# Classes whose ``generate`` returns a patch, a texture or a pair of arrays; several cannot be imported without PyTorch.
+_NO_IMAGES = {
+    "AdversarialPatch",
+    "AdversarialPatchNumpy",
+    "AdversarialPatchPyTorch",
+    "AdversarialPatchTensorFlowV2",
+    "AdversarialTexturePyTorch",
+    "DPatch",
+    "RobustDPatch",
+}
 
 # They change no result.
 _UNSAID = ("summary_writer", "verbose")
@@ -136,6 +148,15 @@ def takes_gradients(attack: Any) -> bool:
     if any(isinstance(kind, type) and issubclass(kind, LossGradientsMixin | ClassGradientsMixin) for kind in needed):
         return True
     return any(takes_gradients(part) for part in _parts(attack))
+
+
+def returns_images(attack: Any) -> bool:
+    """
+    Whether an attack answers with images of the shape of those that it is given.
+
+    :param attack: An ART attack; those that make a patch or a texture answer with that.
+    """
+    return not any(kind.__name__ in _NO_IMAGES for kind in type(attack).__mro__)
 
 
 def _parts(attack: Any) -> list[Any]:

@@ -363,7 +363,7 @@ def load_records(path: str | os.PathLike[str]) -> list[EvaluationRecord]:
         raise FileNotFoundError(f"Expected a file of evaluation records at {path}. Received no such file.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except ValueError as err:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+    except (ValueError, RecursionError) as err:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"Expected {path} to be a JSON file of evaluation records. Received: {err}.") from err
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise ValueError(f"Expected {path} to hold {_SCHEMA!r}. Received another JSON document.")

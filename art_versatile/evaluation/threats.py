@@ -13,6 +13,7 @@ from art_versatile.attacks.description import (
     attack_parameters,
     attacked_classifiers,
     goes_through,
+    returns_images,
     takes_gradients,
 )
 from art_versatile.evaluation.records import THREAT_MODELS
@@ -31,12 +32,18 @@ def check_threat(
     :param classifier: The undefended classifier that is measured.
     :param defences: Name -> ART preprocessor.
     :param defence: Name of the defence that is attacked, None for static and transferred attacks.
-    :raises ValueError: If the attack is targeted, goes round the defence or through one too many, is on another
-        classifier, or takes gradients where it is said to take none, or none where it is said to take them.
+    :raises ValueError: If the attack is targeted or returns no images, goes round the defence or through one too many,
+        is on another classifier, or takes gradients where it is said to take none or none where it is said to take
+        them.
     """
     check_choice("threat_model", threat_model, THREAT_MODELS[1:])
     if getattr(attack, "targeted", False):
         raise ValueError(f"Expected an untargeted attack. Received a targeted {type(attack).__name__}.")
+    if not returns_images(attack):
+        raise ValueError(
+            "Expected an attack that returns images of the shape of those it is given. Received "
+            f"{type(attack).__name__}."
+        )
     classifiers = attacked_classifiers(attack)
     behind = [getattr(item, "preprocessing_defences", None) for item in classifiers]
     if threat_model in ("query", "adaptive"):

@@ -159,7 +159,8 @@ def evaluate(
     :param page: Keep pictures and write the page.
     :param verbose: Print a line for each attack.
     :return: Records, checks, verdicts and pictures.
-    :raises ValueError: If images, labels or names do not fit the classifier, or it has too few classes for AutoAttack.
+    :raises ValueError: If images, labels or names do not fit the classifier, its outputs are probabilities, or it has
+        too few classes for AutoAttack.
     """
     plan = Plan() if plan is None else plan
     if classifier.nb_classes < 3 and (plan.attacks is None or "AutoAttack" in plan.attacks):
@@ -180,6 +181,7 @@ def evaluate(
         file=folder / "records.json",
         pictures=page,
     )
+    _check_logits(main.benchmark)
     folder.mkdir(parents=True, exist_ok=True)
     main.say(main.benchmark.clean())
     if "static" in plan.threats:
@@ -210,6 +212,17 @@ def evaluate(
             checks=checks,
         )
     return Robustness(records, checks, verdicts, panels)
+
+
+def _check_logits(benchmark: Benchmark) -> None:
+    from art.utils import is_probability
+
+    outputs = benchmark.predict(benchmark.x[:2])
+    if all(is_probability(row) for row in outputs):
+        raise ValueError(
+            "Expected a classifier of logits, which AutoAttack and APGD-DLR need. Received one whose outputs are "
+            "probabilities: leave its softmax out."
+        )
 
 
 class _Session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,13 @@ def find_labels(labels: Any, source: Source, nb_classes: int) -> np.ndarray | No
         found = [next((labels[key] for key in choice if key in labels), None) for choice in keys]
         if missing := [name for name, label in zip(source.names, found, strict=True) if label is None]:
             raise ValueError(f"Expected a label for each image. Received none for {len(missing)}: {missing[:5]}.")
+        by_name = [choice[:2] for choice in keys if choice[0] not in labels and choice[1] in labels]
+        counts = Counter(bare for _, bare, _ in keys)
+        if several := [name for name, bare in by_name if counts[bare] > 1]:
+            raise ValueError(
+                "Expected labels by path where several images have one name. Received one by name alone for "
+                f"{several[:5]}."
+            )
         labels = found
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == nb_classes:

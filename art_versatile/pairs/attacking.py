@@ -12,6 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from art_versatile._checks import check_batch_size, check_bool, check_images, check_integer, pixel_range
+from art_versatile.attacks.description import returns_images
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.pairs._sources import Source, check_split, deal, find_classes, find_labels
 from art_versatile.pairs.memory import MemoryPairs
@@ -21,6 +22,7 @@ __all__ = [
     "Target",
     "attack_images",
     "attack_in_memory",
+    "check_classifier",
     "check_split",
     "check_target",
     "cut",
@@ -54,22 +56,32 @@ class Attacked:
     fooled: int
 
 
+def check_classifier(classifier: Any) -> None:
+    """
+    Check a classifier.
+
+    :param classifier: An ART classifier.
+    :raises ValueError: If it has no ``clip_values``, or several ranges of pixels.
+    :raises TypeError: If it is none, as an object detector.
+    """
+    if not callable(getattr(classifier, "predict", None)) or not hasattr(classifier, "nb_classes"):
+        raise TypeError(f"Expected classifier to be an ART classifier. Received {type(classifier).__name__}.")
+    pixel_range(classifier)
+
+
 def check_target(target: Any) -> Target:
     """
     Check a classifier and its attacks.
 
     :param target: (ART classifier, name -> untargeted ART evasion attack).
-    :raises ValueError: If the classifier has no ``clip_values``, or an attack is targeted, or there is none.
+    :raises ValueError: If the classifier has no ``clip_values``, an attack is targeted or returns something else than
+        images, or there is none.
     :raises TypeError: If one is of the wrong type.
     """
     if not isinstance(target, tuple) or len(target) != 2 or not isinstance(target[1], Mapping):
         raise TypeError(f"Expected attacks() to return (classifier, mapping of attacks). Received {target!r:.80}.")
     classifier, attacks = target
-    if not callable(getattr(classifier, "predict", None)) or not hasattr(classifier, "nb_classes"):
-        raise TypeError(f"Expected classifier to be an ART classifier. Received {type(classifier).__name__}.")
-    if getattr(classifier, "clip_values", None) is None:
-        raise ValueError("Expected the classifier to have clip_values, the range of the pixels. Received None.")
-    pixel_range(classifier)
+    check_classifier(classifier)
     if not attacks:
         raise ValueError("Expected at least one attack. Received none.")
     for name, attack in attacks.items():
@@ -81,6 +93,11 @@ def check_target(target: Any) -> Target:
             raise ValueError(
                 f"Expected untargeted attacks, as a pair's label is the one to get away from. Received {name!r} with "
                 "targeted=True."
+            )
+        if not returns_images(attack):
+            raise ValueError(
+                "Expected attacks that return images of the shape of those they are given. Received "
+                f"{type(attack).__name__} as {name!r}."
             )
     return classifier, attacks
 

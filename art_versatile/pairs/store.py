@@ -81,7 +81,7 @@ def read_json(path: str) -> Any:
         content = file.read()
     try:
         return json.loads(content)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ValueError(f"Expected {path} to be a JSON file. Received {content[:40]!r}.") from err
 
 

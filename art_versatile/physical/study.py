@@ -21,7 +21,7 @@ from art_versatile._checks import (
     check_clip_values,
     check_images,
     check_integer,
-    check_number,
+    check_positive,
 )
 from art_versatile._files import write_text_atomically
 from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy, compile_attack, compile_classifier
@@ -99,7 +99,7 @@ def attack_printed(
     """
     clip, x, y = _checked(classifier, x, y)
     check_choice("attack", attack, ATTACKS)
-    check_number("eps", eps, np.nextafter(0, 1), 1)
+    check_positive("eps", eps, 1)
     check_integer("max_iter", max_iter)
     check_integer("eot_samples", eot_samples, 0)
     check_batch_size(batch_size)
@@ -233,7 +233,7 @@ def _cells(
     for name in attacks:
         check_choice("attacks", name, ATTACKS)
         for budget in eps:
-            check_number("eps", budget, np.nextafter(0, 1), 1)
+            check_positive("eps", budget, 1)
             for samples in (0, eot_samples) if without_printing else (eot_samples,):
                 cells.append(((name, float(budget), samples, "static"), [_NO_DEFENCE, *defences]))
             if adaptive:
@@ -251,7 +251,7 @@ class _Rows:
             return
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise ValueError(f"Expected the JSON file of a study in {file}. Received another: {err}") from err
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
             raise ValueError(f"Expected a file of format {_FORMAT!r} in {file}. Received another.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -243,6 +244,9 @@ class CompactGenerator(keras.Model):
         purified = layers.ReLU(max_value=1.0, name="purified")(x)
         super().__init__(image, purified, name=name)
         self.size_multiple = strides[-1]
+        # Pixels that an answer depends on: exact for its own convolutions, to within 1/255 for the encoder's.
+        own = 4 * sum(s * n for s, n in zip(strides, blocks, strict=True)) - 2 * strides[-1] * blocks[-1]
+        self.halo = max(own + 2 * factor + math.ceil(2.5 * max(sigmas)), 8 * strides[-1] if encoder else 0)
         self._arguments = {
             "widths": widths,
             "blocks": blocks,

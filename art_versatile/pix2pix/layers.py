@@ -12,7 +12,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-__all__ = ["DepthToSpace", "LowPassMix", "Noise", "SpaceToDepth"]
+__all__ = ["NOISE_SIDE", "DepthToSpace", "LowPassMix", "Noise", "SpaceToDepth"]
+
+NOISE_SIDE = 64
+"""Pixels along a side of the fixed pattern of noise, which is repeated over an image."""
 
 _register = keras.saving.register_keras_serializable(package="art_versatile")
 
@@ -91,7 +94,9 @@ class Noise(layers.Layer):
         self.stddev, self.seed = float(stddev), int(seed)
         self.drawn = True
         self._random = _SeedGenerator(seed)
-        self._fixed = np.random.default_rng(seed).normal(0.0, self.stddev, (1, 64, 64, 3)).astype(np.float32)
+        self._fixed = (
+            np.random.default_rng(seed).normal(0.0, self.stddev, (1, NOISE_SIDE, NOISE_SIDE, 3)).astype(np.float32)
+        )
 
     def call(self, image: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Add the noise to (N, H, W, 3)."""
@@ -100,7 +105,7 @@ class Noise(layers.Layer):
             return image
         if training:
             return image + keras.random.normal(shape, stddev=self.stddev, dtype=image.dtype, seed=self._random)
-        repeats = [1, tf.math.floordiv(shape[1] + 63, 64), tf.math.floordiv(shape[2] + 63, 64), 1]
+        repeats = [1, *(tf.math.floordiv(shape[axis] + NOISE_SIDE - 1, NOISE_SIDE) for axis in (1, 2)), 1]
         return image + tf.cast(tf.tile(self._fixed, repeats)[:, : shape[1], : shape[2]], image.dtype)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:

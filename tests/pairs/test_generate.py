@@ -893,7 +893,7 @@ def test_target_errors(tmp_path, images, made):
     with pytest.raises(ValueError, match=r"Expected untargeted attacks, .* Received 'FGSM' with targeted=True"):
         generate(images, (classifier, {"FGSM": FastGradientMethod(classifier, targeted=True)}), tmp_path)
     model = classifier.model
-    with pytest.raises(ValueError, match=r"Expected the classifier to have clip_values"):
+    with pytest.raises(ValueError, match=r"Expected an ART classifier with clip_values"):
         generate(images, (TensorFlowV2Classifier(model, 4, (16, 16, 3)), attacks), tmp_path)
 
 

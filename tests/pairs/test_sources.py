@@ -51,6 +51,15 @@ def test_files_and_their_classes(tree):
     np.testing.assert_array_equal(find_labels({"a": 2, "a/1.png": 1, "2.png": 0}, source, 3), [2, 1, 0])
 
 
+def test_a_name_that_several_images_have(tree):
+    (tree / "a/2.png").write_bytes((tree / "b/2.png").read_bytes())
+    source = Source(tree)
+    labels = {"a/0.png": 0, "a/1.png": 1, "a/2.png": 2}
+    assert find_labels({**labels, "b/2.png": 0}, source, 3).tolist() == [0, 1, 2, 0]
+    with pytest.raises(ValueError, match=r"Expected labels by path .* by name alone for \['b/2\.png'\]"):
+        find_labels({**labels, "2.png": 0}, source, 3)
+
+
 def test_labels():
     source = Source(np.zeros((3, 4, 4, 3), np.float32))
     for given in ([2, 0, 1], np.eye(3)[[2, 0, 1]]):
