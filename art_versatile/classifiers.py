@@ -144,8 +144,8 @@ def load_classifier(name: str | Path, image_size: int = 256, **kwargs: Any) -> T
     """
     The classifier of that name, or in that file.
 
-    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file of a model (N, H, W, 3) in [0, 1] -> (N, classes) logits,
-        of which Keras runs no code (safe mode).
+    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file of a model (N, H, W, 3) in [0, 1] -> (N, classes)
+        logits, of which Keras runs no code (safe mode).
     :param image_size: Height and width in pixels; a model in a file that takes one size alone keeps its own.
     :param kwargs: Passed on to a classifier of this package.
     :return: The ART classifier.

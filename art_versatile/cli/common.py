@@ -216,7 +216,7 @@ def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> N
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(*map(Text, header), title=Text(title))
+    made = Table(*header, title=Text(title))
     for row in rows:
         made.add_row(*map(Text, row))
     console().print(made)

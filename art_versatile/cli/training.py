@@ -303,9 +303,8 @@ class _Run:
         with self.strategy.scope():
             target = None
             if preset.features == "classifier" or self.held is not None:
-                target = load_classifier(
-                    self.classifiers[0], (shape if self.held is None else self.held.image_shape)[0]
-                )
+                height = (shape if self.held is None else self.held.image_shape)[0]
+                target = load_classifier(self.classifiers[0], height)
             self.begin(weights, noise)
             self.settings["perceptual"] = perceptual_loss(preset, None if target is None else target.model)
         self.measure(target)
@@ -337,7 +336,7 @@ class _Run:
         from art_versatile.experiments import fresh_training as fresh
         from art_versatile.pairs.fresh import Recipe
 
-        drawn = Recipe(**({"sides": sides} if sides else {}), **recipe)
+        drawn = Recipe(**(recipe | ({"sides": sides} if sides else {})))
         with self.strategy.scope():
             models = {_short(name): load_classifier(name, max(drawn.sides)).model for name in self.classifiers}
             target = None
@@ -566,9 +565,8 @@ def _make_pairs(images: Sequence[Path], out: Path, build: Any, image_size: int, 
     from art_versatile.pairs import generate_pairs
 
     files: Any = images[0] if len(images) == 1 else [file for folder in images for file in list_images(folder)]
-    return generate_pairs(
-        files, None, build, out, image_size=image_size, seed=seed, classifier_name=_short(build.args[0])
-    )
+    name = _short(build.args[0])
+    return generate_pairs(files, None, build, out, image_size=image_size, seed=seed, classifier_name=name)
 
 
 def _triples(text: str) -> list[tuple[int, float, float]]:

@@ -27,7 +27,7 @@ def certify_images(
     :param x: Images, in ``clip_values``.
     :param y: Right classes, (N,).
     :param out: Folder for the files.
-    :param settings: Passed to :func:`art_versatile.evaluation.certify.certify`: ``sigma``, ``n0``, ``n``, ``alpha``, ...
+    :param settings: Passed to :func:`art_versatile.evaluation.certify.certify`: ``sigma``, ``n``, ``alpha``, ...
     :return: The certificates.
     """
     from art_versatile.reports.figures import certified_figure

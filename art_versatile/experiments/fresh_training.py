@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from art_versatile._checks import check_choice
 from art_versatile.images import list_images
-from art_versatile.pairs.fresh import FreshPairs, RandomViews, Recipe
 
 if TYPE_CHECKING:
     import keras
 
+    from art_versatile.pairs.fresh import RandomViews, Recipe
     from art_versatile.pix2pix.perceptual import RandomPerceptualLoss
     from art_versatile.training import TrainingResult
     from art_versatile.training.inner import GaussianNoise, InnerAttack
@@ -133,6 +133,7 @@ def fresh_training(
     :raises FileNotFoundError: If there is no image.
     :raises ValueError: If a setting is not as expected, or a classifier does not take the sizes that are drawn.
     """
+    from art_versatile.pairs.fresh import FreshPairs, RandomViews, Recipe
     from art_versatile.training import Training
     from art_versatile.training.presets import find_preset
 

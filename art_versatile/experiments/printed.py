@@ -46,7 +46,7 @@ def make_printed(
     made = {name: attack_printed(classifier, x, y, attack=name, eps=eps, **settings) for name in attacks}
     pictures, about = [], []
     for i, label in enumerate(y):
-        facts = {"label": int(label)} | ({} if names is None else {"name": names[i]})
+        facts: dict[str, Any] = {"label": int(label)} | ({} if names is None else {"name": names[i]})
         pictures.append(x[i])
         about.append({**facts, "attack": "clean"})
         for name, images in made.items():
