@@ -194,6 +194,7 @@ def train(
     drawn = fresh or inner is not None
     if drawn and (crop is not None or clean_share is not None):
         raise ValueError("Expected --crop and --clean-share with stored pairs alone: others are as they are drawn.")
+    chosen_sides = _sides(sides)
     budgets = common.shares(eps or _default_eps(fresh, inner))
     build = None if drawn else _builder(chosen[0], image_size, attacks, eps or "16/255", effort)
     common.load_tensorflow()
@@ -229,7 +230,7 @@ def train(
         result = run.on_drawn(
             images or [],
             feature_network or [],
-            sides=tuple(int(side) for side in common.listed(sides)),
+            sides=chosen_sides,
             recipe={"eps": (min(budgets.values()), max(budgets.values())), "reuse": reuse} if fresh else {},
             inner=None
             if inner is None
@@ -422,6 +423,12 @@ def _check_choices(
         common.check_weights(weights)
     if vgg19 != "imagenet" and not Path(vgg19).is_file():
         raise FileNotFoundError(f"Expected --vgg19-weights to be imagenet or a file. Received {vgg19!r}.")
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    from art_versatile._checks import check_integer
+
+    return tuple(check_integer("sides", int(side) if side.isdecimal() else side, 32) for side in common.listed(text))
 
 
 def _default_eps(fresh: bool, inner: str | None) -> str:

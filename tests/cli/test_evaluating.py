@@ -41,7 +41,10 @@ class TestEvaluate:
         assert {r["n"] for r in records} == {2}
         assert {r["classifier"] for r in records} == {"tiny at 32x32"}
         assert {r["threat_model"] for r in records} == {"clean", "static", "adaptive"}
-        assert {r["eps"] for r in records if r["attack"] == "PGD" and r["threat_model"] == "static"} == {8 / 255, 4 / 255}
+        assert {r["eps"] for r in records if r["attack"] == "PGD" and r["threat_model"] == "static"} == {
+            8 / 255,
+            4 / 255,
+        }
         assert "Was the attack strong enough?" in result.output
         assert "VersatilePurifier: an adaptive attacker (" in result.output
         assert "Threat model: static" in " ".join(result.output.split())
