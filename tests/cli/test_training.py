@@ -92,7 +92,7 @@ class TestTrain:
         out = tmp_path / "run"
         command = ("train", "--pairs", store, "--out", out, "--weights", weights, "--epochs", 2, "--schedule",
                    "1:100:20,1:100:1", "--validation", store, "--validation-limit", 4, "--clean-share", 0.5,
-                   "--learning-rate", 0.001, "--seed", 3, "--classifier", tiny, "--crop", 32, "--minutes", 60)  # fmt: skip
+                   "--learning-rate", 0.001, "--seed", 3, "--classifier", tiny, "--crop", 32)  # fmt: skip
         result = run(*command, "--batch-size", 3)
         assert result.exit_code == 0, result.output
         assert f"2 epochs; weights in {out / 'last'} and {out / 'best'}" in result.output
@@ -153,9 +153,10 @@ class TestTrain:
         """Two folders, two classifiers; the time is over after the first epoch, and the run goes on."""
         other = tmp_path / "other.keras"
         shutil.copy(tiny, other)
-        command = ("train", "--images", pictures, "--images", pictures, "--out", tmp_path / "run", *mode, "--classifier",
-                   tiny, "--classifier", other, "--sides", "32,40", "--epoch-pairs", 8, "--batch-size", 4, "--weights",
-                   weights, "--epochs", 2, "--no-adversarial", "--validation", store, "--eps", "4/255")  # fmt: skip
+        command = ("train", "--images", pictures, "--images", pictures, "--out", tmp_path / "run", *mode,
+                   "--classifier", tiny, "--classifier", other, "--sides", "32,40", "--epoch-pairs", 8, "--batch-size",
+                   4, "--weights", weights, "--epochs", 2, "--no-adversarial", "--validation", store,
+                   "--eps", "4/255")  # fmt: skip
         result = run(*command, "--minutes", 1e-6)
         assert result.exit_code == 0, result.output
         assert "1 epochs; weights in" in result.output
