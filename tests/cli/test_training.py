@@ -149,7 +149,7 @@ class TestTrain:
         assert "Received 'BIM'" in unknown.output
         assert not (tmp_path / "other").exists()
 
-    @pytest.mark.parametrize("mode", [("--fresh",), ("--inner", "pgd"), ("--inner", "gaussian", "--sigma", 0.1)])
+    @pytest.mark.parametrize("mode", [("--fresh",), ("--inner", "fgsm"), ("--inner", "gaussian", "--sigma", 0.1)])
     def test_on_what_is_made_while_training(self, run, pictures, store, tiny, weights, tmp_path, mode):
         """Two folders, two classifiers; the time is over after the first epoch, and the run goes on."""
         other = tmp_path / "other.keras"
@@ -165,7 +165,7 @@ class TestTrain:
         assert facts["pairs"]["classifiers"] == ["tiny", "other"]
         assert facts["training"]["perceptual"].startswith("RandomPerceptualLoss([PerceptualLoss('tiny'")
         assert (facts["training"]["inner"] or {}).get("class") == {
-            "--fresh": None, "pgd": "InnerAttack", "gaussian": "GaussianNoise",
+            "--fresh": None, "fgsm": "InnerAttack", "gaussian": "GaussianNoise",
         }[mode[min(1, len(mode) - 1)]]  # fmt: skip
         again = run(*command, "--resume")
         assert again.exit_code == 0, again.output
