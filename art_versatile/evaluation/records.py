@@ -364,7 +364,9 @@ def load_records(path: str | os.PathLike[str]) -> list[EvaluationRecord]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as err:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"Expected {path} to be a JSON file of evaluation records. Received: {err}.") from err
+        raise ValueError(
+            f"Expected {path} to be a JSON file of evaluation records; delete it to begin anew. Received: {err}."
+        ) from err
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise ValueError(f"Expected {path} to hold {_SCHEMA!r}. Received another JSON document.")
     version = document.get("schema_version")

@@ -13,6 +13,7 @@ from art_versatile._checks import check_choice, check_integer
 from art_versatile._files import write_text_atomically
 from art_versatile.evaluation.metrics import hits
 from art_versatile.evaluation.records import EvaluationRecord
+from art_versatile.experiments.printed import printed_table
 from art_versatile.experiments.robustness import Plan, evaluate
 from art_versatile.reports.paper import (
     SEEN,
@@ -39,6 +40,8 @@ STRENGTHS: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "quick": ((2 / 255, 5 / 255, 10 / 255), (10, 20, 40)),
     "paper": ((2 / 255, 5 / 255, 10 / 255), tuple(range(10, 101, 10))),
 }
+#: Iterations of the attacks of the printed study.
+PRINTED_STEPS = {"quick": 10, "paper": 40}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Reproduction:
 
     :param records: Of Tables 1 and 2 and of the PNG study.
     :param strengths: Of Figure 4; empty where it was left out.
-    :param tables: Table 1 (with attack-specific purifiers), Table 2, floats against PNG, Figure 4 as a table.
+    :param tables: Table 1 (with attack-specific purifiers), Table 2, floats against PNG, Figure 4 as a table, the
+        printed study.
     :param kept: Images that the classifier gets right, all that were measured on.
     :param given: Images that were given.
     """
@@ -73,6 +77,7 @@ def reproduce(
     eps: float = 16 / 255,
     effort: str = "quick",
     strength_images: int | None = None,
+    printed_images: int = 0,
     evaluations: int = 10,
     batch_size: int = 16,
     seed: int = 0,
@@ -101,6 +106,8 @@ def reproduce(
     :param eps: Budget, a share of the pixel range; the paper's by default.
     :param effort: "quick" or "paper".
     :param strength_images: Images of Figure 4; None takes all, 0 leaves it out.
+    :param printed_images: Images of the simulated printed study (:func:`art_versatile.physical.printed_study`), at
+        ``eps``, whose rows go to ``printed.json``; 0 leaves it out. The paper has none.
     :param evaluations: Of the random defences.
     :param batch_size: Images attacked at once.
     :param seed: Of the attacks and of random defences.
@@ -114,6 +121,7 @@ def reproduce(
     specific = {check_choice("specific", attack, SEEN): trained for attack, trained in (specific or {}).items()}
     if strength_images is not None:
         check_integer("strength_images", strength_images, 0)
+    check_integer("printed_images", printed_images, 0)
     facts: dict[str, Any] = {"classifier_name": classifier_name, "class_names": class_names, "verbose": verbose}
 
     from art_versatile.reports import figures
@@ -154,6 +162,16 @@ def reproduce(
         ).records
         figures.strength_figure(strengths, OURS, folder / "figure_4.png")
         tables.append(strength_table(strengths, OURS))
+    if few := kept[:printed_images]:
+        from art_versatile.physical import printed_study
+
+        options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
+        steps = PRINTED_STEPS[effort]
+        file = folder / "printed.json"
+        rows = printed_study(
+            classifier, {OURS: purifier}, x[few], y[few], file=file, eps=(eps,), max_iter=steps, **options
+        )
+        tables.append(printed_table(rows))
     write_text_atomically(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
     return Reproduction(found.records, strengths, tables, len(kept), len(x))
 

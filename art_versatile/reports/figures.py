@@ -1,4 +1,4 @@
-"""The paper's Figures 3, 4 and 5 from records and pictures, as PNG files."""
+"""The paper's Figures 3, 4 and 5 from records and pictures, and certified accuracy, as PNG files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from art_versatile.reports.text import attack_name, format_eps, measured_on
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["distance_figure", "gallery_figure", "strength_figure"]
+__all__ = ["certified_figure", "distance_figure", "gallery_figure", "strength_figure"]
 
 _BEFORE, _AFTER = "#8a94a3", "#0f766e"
 
@@ -112,6 +112,33 @@ def gallery_figure(panels: Sequence[Panel], path: str | os.PathLike[str]) -> Pat
             axes.set_xlabel(prediction.label, fontsize=8, color=colour, parse_math=False)
             axes.set_xticks([])
             axes.set_yticks([])
+    return _saved(figure, path)
+
+
+def certified_figure(
+    radii: Sequence[float], accuracies: Sequence[float], path: str | os.PathLike[str], *, title: str = ""
+) -> Path:
+    """
+    Certified accuracy against the radius.
+
+    :param radii: L2, in units of a pixel range of 1, rising.
+    :param accuracies: Certified accuracy at each, 0 to 1.
+    :param path: The PNG file, written atomically.
+    :param title: What was certified how.
+    :return: The path.
+    :raises ValueError: If there is no radius, or there are not as many accuracies.
+    """
+    if not len(radii) or len(radii) != len(accuracies):
+        raise ValueError(f"Expected an accuracy for each radius. Received {len(radii)} and {len(accuracies)}.")
+    figure = _figure(5.0, 3.4)
+    axes = figure.subplots()
+    # At a radius the images count whose certificates reach it: the curve falls just beyond.
+    steps, heights = [*radii, radii[-1]], [*(100 * accuracy for accuracy in accuracies), 0.0]
+    axes.step(steps, heights, where="pre", color=_AFTER)
+    axes.set(xlabel="L2 radius, pixels in [0, 1]", ylabel="certified accuracy, %", ylim=(0, 100))
+    axes.set_xlim(0, max(1.0, radii[-1]))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, fontsize=9, parse_math=False)
     return _saved(figure, path)
 
 

@@ -1,0 +1,48 @@
+"""A classifier of this package, or of a file, with the paper's attacks on it: what each worker builds for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["attacked_classifier"]
+
+
+def attacked_classifier(
+    classifier: str,
+    image_size: int = 256,
+    *,
+    names: Sequence[str] | None = None,
+    budgets: Mapping[str, float] | None = None,
+    max_iter: int | None = None,
+    effort: str = "paper",
+    batch_size: int = 32,
+) -> tuple[Any, dict[str, Any]]:
+    """
+    A compiled classifier, and compiled attacks on it.
+
+    With several budgets an attack's name says its own, "PGD 8/255"; C&W and DeepFool, which have none, are there once.
+
+    :param classifier: Name of a classifier of this package, or a ``.keras`` file.
+    :param image_size: Height and width in pixels.
+    :param names: Of the attacks, out of :func:`art_versatile.attacks.paper_attacks`'s; None takes the paper's six.
+    :param budgets: How a budget is written -> its value, a share of the pixel range.
+    :param max_iter: Iterations of BIM, PGD and MI-FGSM; None takes the effort's.
+    :param effort: "quick" or "paper".
+    :param batch_size: Images attacked at once.
+    :return: The classifier, and name -> attack.
+    :raises ValueError: If a name, an effort, a budget or a count is not as expected.
+    """
+    from art_versatile.attacks.compiled import compile_attack, compile_classifier
+    from art_versatile.attacks.suite import paper_attacks
+    from art_versatile.classifiers import load_classifier
+
+    budgets = {"16/255": 16 / 255} if budgets is None else budgets
+    target = compile_classifier(load_classifier(classifier, image_size))
+    attacks = {}
+    for text, eps in budgets.items():
+        suite = paper_attacks(target, eps, names=names, max_iter=max_iter, effort=effort, batch_size=batch_size)
+        for name, attack in suite.items():
+            bounded = len(budgets) > 1 and hasattr(attack, "eps")
+            attacks[f"{name} {text}" if bounded else name] = compile_attack(attack)
+    return target, attacks
