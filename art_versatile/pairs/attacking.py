@@ -12,7 +12,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from art_versatile._checks import check_batch_size, check_bool, check_images, check_integer, pixel_range
-from art_versatile.attacks.description import returns_images
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.pairs._sources import Source, check_split, deal, find_classes, find_labels
 from art_versatile.pairs.memory import MemoryPairs
@@ -78,6 +77,8 @@ def check_target(target: Any) -> Target:
         images, or there is none.
     :raises TypeError: If one is of the wrong type.
     """
+    from art_versatile.attacks.description import returns_images  # imports ART, which takes seconds
+
     if not isinstance(target, tuple) or len(target) != 2 or not isinstance(target[1], Mapping):
         raise TypeError(f"Expected attacks() to return (classifier, mapping of attacks). Received {target!r:.80}.")
     classifier, attacks = target
