@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import lazy_loader as lazy
 
 if TYPE_CHECKING:
+    from art_versatile.baselines.gaussian import GaussianBlur as GaussianBlur
+    from art_versatile.baselines.gaussian import GaussianNoise as GaussianNoise
     from art_versatile.baselines.identity import Identity as Identity
     from art_versatile.baselines.pixel_deflection import PixelDeflection as PixelDeflection
     from art_versatile.baselines.pixel_deflection import robust_class_activation_map as robust_class_activation_map
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "gaussian": ["GaussianBlur", "GaussianNoise"],
         "identity": ["Identity"],
         "pixel_deflection": ["PixelDeflection", "robust_class_activation_map"],
         "random_resizing": ["RandomResizing"],
