@@ -202,13 +202,15 @@ class RandomViews(Pairs):
         groups = []
         for _ in range(max(1, self.round_images // batch_size)):
             files = rng.choice(len(self.images), batch_size, replace=len(self.images) < batch_size)
-            views = [
-                random_view(load_image(self.images[file]), (side, side), rng, zoom=self.zoom, flip=True)
-                for file in files
-            ]
-            groups.append((self._attacked(np.stack(views), rng), np.stack(views)))
-        adversarial, clean = (np.concatenate(part) for part in zip(*groups, strict=True))
-        return adversarial, clean
+            clean = np.stack(
+                [
+                    random_view(load_image(self.images[file]), (side, side), rng, zoom=self.zoom, flip=True)
+                    for file in files
+                ]
+            )
+            groups.append((self._attacked(clean, rng), clean))
+        attacked, views = (np.concatenate(part) for part in zip(*groups, strict=True))
+        return attacked, views
 
     def _attacked(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """What becomes of one batch."""
