@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import art_versatile.attacks.compiled  # noqa: F401 - ART's first import under capsys leaves a closed stream behind
 from art_versatile.evaluation.records import load_records
 from art_versatile.images import demo_images, save_png
 
