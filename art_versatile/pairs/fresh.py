@@ -92,6 +92,7 @@ class RandomViews(Pairs):
     """
 
     round_images = reuse = 1
+    parts = 2  # of what the batches are made of
 
     def __init__(
         self,
@@ -174,30 +175,32 @@ class RandomViews(Pairs):
         for name, drawn in _AS_DRAWN.items():
             if (value := others.get(name, drawn)) != drawn:
                 raise ValueError(f"Expected {name}={drawn!r}: these pairs are as they are drawn. Received {value!r}.")
-        spec = tf.TensorSpec((None, None, None, 3), tf.float32)
+        images = tf.TensorSpec((None, None, None, 3), tf.float32)
+        spec = (images, images, tf.TensorSpec((None,), tf.int32))[: self.parts]
         epochs = range(first_epoch, 2**31) if repeat else range(first_epoch, first_epoch + 1)
 
-        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            return (batch for epoch in epochs for batch in self._epoch(batch_size, seed, epoch))
+        def batches() -> Iterator[tuple[np.ndarray, ...]]:
+            return (batch[: self.parts] for epoch in epochs for batch in self._epoch(batch_size, seed, epoch))
 
-        return tf.data.Dataset.from_generator(batches, output_signature=(spec, spec)).prefetch(2)
+        return tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(2)
 
-    def _epoch(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _epoch(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
         done = number = 0
         steps = -(-self.epoch_pairs // batch_size)
         while done < steps:
             rng = np.random.default_rng([seed, epoch, number])
-            adversarial, clean = self._round(batch_size, rng)
+            adversarial, clean, victims = self._round(batch_size, rng)
             for _ in range(self.reuse):
-                order = rng.permutation(len(clean))
-                for rows in order.reshape(-1, batch_size):
+                # Mixed among the batches of one victim: a batch has one.
+                order = np.concatenate([rng.permutation(np.flatnonzero(victims == v)) for v in np.unique(victims)])
+                for rows in rng.permutation(order.reshape(-1, batch_size)):
                     if done < steps:
-                        yield adversarial[rows], clean[rows]
+                        yield adversarial[rows], clean[rows], victims[rows]
                     done += 1
             number += 1
 
-    def _round(self, batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Attacked and clean images of one size: some whole batches."""
+    def _round(self, batch_size: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Attacked images, clean images and numbers of the victims; all of one size: some whole batches."""
         side = int(rng.choice(self.sides))
         groups = []
         for _ in range(max(1, self.round_images // batch_size)):
@@ -208,13 +211,13 @@ class RandomViews(Pairs):
                     for file in files
                 ]
             )
-            groups.append((self._attacked(clean, rng), clean))
-        attacked, views = (np.concatenate(part) for part in zip(*groups, strict=True))
-        return attacked, views
+            attacked, victim = self._attacked(clean, rng)
+            groups.append((attacked, clean, np.full(len(clean), victim, np.int32)))
+        return tuple(np.concatenate(part) for part in zip(*groups, strict=True))
 
-    def _attacked(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What becomes of one batch."""
-        return clean
+    def _attacked(self, clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """What becomes of one batch, and the number of the victim."""
+        return clean, 0
 
 
 class FreshPairs(RandomViews):
@@ -222,6 +225,7 @@ class FreshPairs(RandomViews):
     Pairs made while training: each round attacks new parts of photographs on victims drawn at random.
 
     A group of a round is one batch: one victim, one attack and its number of iterations; eps is each image's own.
+    The batches are (adversarial, clean, victims): int32 (batch,), all the same, numbers in the order of ``victims``.
 
     :param images: Files of photographs.
     :param classifiers: Name -> Keras model from pixels in [0, 1] to logits, any size. Attacked: the cross-entropy to
@@ -231,6 +235,8 @@ class FreshPairs(RandomViews):
     :param epoch_pairs: Pairs in an epoch.
     :raises ValueError: If there is no image or no victim.
     """
+
+    parts = 3
 
     def __init__(
         self,
@@ -262,17 +268,18 @@ class FreshPairs(RandomViews):
     def __repr__(self) -> str:
         return f"FreshPairs({len(self.images)} photographs, victims={list(self.victims)}, {self.recipe})"
 
-    def _attacked(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _attacked(self, clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         """One batch, by one victim and one attack."""
         recipe = self.recipe
-        victim = self.victims[str(rng.choice(list(self.victims)))]
+        number = int(rng.integers(len(self.victims)))
+        victim = list(self.victims.values())[number]
         shares = recipe.attack_shares
         attack = str(rng.choice(list(shares), p=list(shares.values())))
         eps = np.exp(rng.uniform(math.log(recipe.eps[0]), math.log(recipe.eps[1]), len(clean))).astype(np.float32)
         fewest, most = recipe.iterations
         steps = 1 if attack == "FGSM" else round(math.exp(rng.uniform(math.log(fewest), math.log(most))))
         layer = victim.draw(rng, recipe.feature_share)
-        return victim.perturb(
+        attacked = victim.perturb(
             clean,
             eps,
             steps=steps,
@@ -283,6 +290,7 @@ class FreshPairs(RandomViews):
             seed=rng.integers(2**31, size=2),
             layer=layer,
         )
+        return attacked, number
 
 
 class Victim:

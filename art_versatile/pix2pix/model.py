@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -214,17 +214,18 @@ class Pix2Pix(keras.Model):
         """
         One step of both networks on a batch, each against the other as it was.
 
-        :param data: (adversarial, clean).
+        :param data: (adversarial, clean), or (adversarial, clean, victims): the number of the attacked network, (N,),
+            all the same, by which :class:`~art_versatile.pix2pix.perceptual.RandomPerceptualLoss` takes its own.
         :return: The epoch's running means of the named losses.
         """
-        x_adv, clean = data
+        x_adv, clean, *victims = data
         if self.inner is None:
-            losses, _ = self._step(x_adv, clean)
+            losses, _ = self._step(x_adv, clean, victims)
         else:
             share, seed = self._passed()
             x_adv = self.inner(lambda images: self.generator(images, training=False), clean, share, seed)
             for replay in range(self.inner.replay):
-                losses, gradient = self._step(x_adv, clean, watched=self.inner.replay > 1)
+                losses, gradient = self._step(x_adv, clean, victims, watched=self.inner.replay > 1)
                 if replay + 1 < self.inner.replay:
                     x_adv = self.inner.moved(x_adv, clean, gradient, share, seed)
         for name, tracker in self._trackers.items():
@@ -240,7 +241,7 @@ class Pix2Pix(keras.Model):
         return tf.cast(step, tf.float32) / self.inner_steps, tf.random.experimental.stateless_fold_in(key, step)
 
     def _step(
-        self, x_adv: tf.Tensor, clean: tf.Tensor, *, watched: bool = False
+        self, x_adv: tf.Tensor, clean: tf.Tensor, victims: Sequence[tf.Tensor], *, watched: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
         """Losses of one step of both networks and, where ``x_adv`` is watched, the gradient with respect to it."""
         losses: dict[str, tf.Tensor] = {}
@@ -254,7 +255,7 @@ class Pix2Pix(keras.Model):
                 losses["pixel"] = pixel_loss(purified, clean)
                 total = self.pixel_weight * losses["pixel"]
                 if self.perceptual is not None:
-                    losses["perceptual"] = self.perceptual(purified, clean)
+                    losses["perceptual"] = self._perceptual_loss(purified, clean, victims)
                     total += self.perceptual_weight * losses["perceptual"]
                 if self.discriminator is not None:
                     fake = self.discriminator([x_adv, purified], training=True)  # one pass for both networks' losses
@@ -280,16 +281,22 @@ class Pix2Pix(keras.Model):
 
         :param data: (adversarial, clean).
         """
-        x_adv, clean = data
+        x_adv, clean, *victims = data
         purified = self.generator(x_adv, training=False)
         losses = {"pixel": pixel_loss(purified, clean)}
         losses["loss"] = self.pixel_weight * losses["pixel"]
         if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual(purified, clean)
+            losses["perceptual"] = self._perceptual_loss(purified, clean, victims)
             losses["loss"] += self.perceptual_weight * losses["perceptual"]
         for name, value in losses.items():
             self._trackers[name].update_state(value)
         return {name: self._trackers[name].result() for name in losses}
+
+    def _perceptual_loss(self, purified: tf.Tensor, clean: tf.Tensor, victims: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The loss; of the attacked network where there are several and it is known."""
+        if victims and isinstance(self.perceptual, RandomPerceptualLoss):
+            return self.perceptual(purified, clean, victims[0][0])
+        return self.perceptual(purified, clean)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[keras.Model]:

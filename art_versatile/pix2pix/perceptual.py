@@ -258,8 +258,8 @@ def _extractor(model: keras.Model, names: Sequence[str], *, prediction: bool = T
 
 class RandomPerceptualLoss:
     """
-    The perceptual loss of one of several networks, drawn anew at each call: what a purifier learns is not to be tied to
-    one of them.
+    The perceptual loss of one of several networks, named or drawn anew at each call: what a purifier learns is not to be
+    tied to one of them. Where a pair was made by an attack on one of them, that one says most about what is left of it.
 
     :param losses: The losses.
     :param always: Losses that count at every call, besides.
@@ -280,17 +280,19 @@ class RandomPerceptualLoss:
         """The state of what draws."""
         return [self.seed.state]
 
-    def __call__(self, purified: tf.Tensor, clean: tf.Tensor) -> tf.Tensor:
+    def __call__(self, purified: tf.Tensor, clean: tf.Tensor, number: tf.Tensor | None = None) -> tf.Tensor:
         """
         The loss.
 
         :param purified: (N, H, W, 3) in [0, 1].
         :param clean: The same shape.
+        :param number: Scalar, which of ``losses`` counts; None draws one.
         :return: A scalar.
         """
-        drawn = keras.random.randint((), 0, len(self.losses), seed=self.seed)
+        if number is None:
+            number = keras.random.randint((), 0, len(self.losses), seed=self.seed)
         branches = [lambda loss=loss: loss(purified, clean) for loss in self.losses]
-        return tf.add_n([tf.switch_case(drawn, branches), *(loss(purified, clean) for loss in self.always)])
+        return tf.add_n([tf.switch_case(number, branches), *(loss(purified, clean) for loss in self.always)])
 
     def features(self, image: tf.Tensor) -> list[tf.Tensor]:
         """

@@ -66,6 +66,6 @@ def examples(held: MemoryPairs | None, pairs: Pairs) -> tuple[np.ndarray, np.nda
         batch, (low, high) = [held.adversarial[rows], held.clean[rows]], held.clip_values
     else:
         first = next(iter(pairs.dataset(min(6, len(pairs)), flip=False, shuffle=False)))
-        batch, (low, high) = [images.numpy() for images in first], pairs.clip_values
+        batch, (low, high) = [images.numpy() for images in first[:2]], pairs.clip_values
     adversarial, clean = ((images - low) / (high - low) for images in batch)
     return adversarial, clean

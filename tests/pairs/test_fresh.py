@@ -103,13 +103,27 @@ class TestDataset:
     def test_pairs_are_in_budget_and_range(self, pairs):
         made = batches(pairs.dataset(4, seed=1))
         assert len(made) == 6
-        for adversarial, clean in made:
+        for adversarial, clean, victims in made:
             assert adversarial.shape == clean.shape
+            np.testing.assert_array_equal(victims, np.zeros(4, np.int32))
             assert (len(clean), clean.shape[1] in (32, 40), clean.shape[3]) == (4, True, 3)
             assert np.abs(adversarial - clean).max() <= 0.06 + 1e-6
             assert np.abs(adversarial - clean).max((1, 2, 3)).min() > 0.01
             assert 0 <= adversarial.min() <= adversarial.max() <= 1
         assert (len(pairs), pairs.image_shape, pairs.clip_values) == (24, (40, 40, 3), (0, 1))
+
+    def test_each_batch_is_of_one_victim_and_names_it(self, files, any_size_classifier):
+        """The second never changes its mind, whatever the pixels: what is attacked on it moves at random or not at all."""
+        image = keras.Input((None, None, 3))
+        constant = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image * 0.0))
+        recipe = Recipe(**{**RECIPE, "reuse": 3, "shares": {"FGSM": 1}, "feature_share": 0})
+        two = FreshPairs(files, {"tiny": any_size_classifier.model, "constant": constant}, recipe=recipe, epoch_pairs=96)
+        seen = set()
+        for adversarial, clean, victims in batches(two.dataset(4, seed=1)):
+            assert len(set(victims)) == 1
+            seen.add(int(victims[0]))
+            assert np.array_equal(adversarial, clean) == (victims[0] == 1)
+        assert seen == {0, 1}
 
     def test_what_is_drawn_depends_on_seed_and_epoch(self, pairs):
         first = batches(pairs.dataset(4, seed=1))

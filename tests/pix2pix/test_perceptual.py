@@ -351,6 +351,11 @@ class TestRandom:
         np.testing.assert_allclose(drawn, np.array(values)[places], rtol=1e-5)
         assert abs(sum(places) - 30) < 4 * math.sqrt(60 / 4)
 
+    def test_a_number_names_one(self):
+        loss = self.make()
+        for number, name in enumerate(("a", "b")):
+            assert float(loss(PURIFIED, CLEAN, tf.constant(number))) == float(PerceptualLoss(tiny(), [name])(PURIFIED, CLEAN))
+
     def test_losses_that_always_count(self):
         always = PerceptualLoss(tiny(), [], prediction_weight=1.0)
         with_it, without = self.make(always=[always]), self.make()
