@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from art_versatile._version import __version__
-from art_versatile.cli import evaluating, images, serving, training
+from art_versatile.cli import comparing, evaluating, images, serving, training
 
 __all__ = ["app"]
 
@@ -42,6 +42,7 @@ for _command in (
     evaluating.demo,
     evaluating.evaluate,
     evaluating.reproduce,
+    comparing.compare,
     evaluating.certify,
     images.purify,
     training.pairs,

@@ -11,10 +11,10 @@ import numpy as np
 
 from art_versatile._checks import check_choice, check_integer
 from art_versatile._files import write_text_atomically
-from art_versatile.evaluation.metrics import hits
 from art_versatile.evaluation.records import EvaluationRecord
 from art_versatile.experiments.printed import printed_table
 from art_versatile.experiments.robustness import Plan, evaluate
+from art_versatile.experiments.targets import rightly_classified
 from art_versatile.reports.paper import (
     SEEN,
     TRAINED_ON,
@@ -126,7 +126,7 @@ def reproduce(
 
     from art_versatile.reports import figures
 
-    kept = _right(classifier, x, y, batch_size)
+    kept = rightly_classified(classifier, x, y, batch_size)
     if verbose:
         print(f"{len(kept)} of {len(x)} images are classified right; the others are left out, as in the paper")
     folder = Path(out)
@@ -174,18 +174,6 @@ def reproduce(
         tables.append(printed_table(rows))
     write_text_atomically(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
     return Reproduction(found.records, strengths, tables, len(kept), len(x))
-
-
-def _right(classifier: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> list[int]:
-    """Which images the classifier gets right."""
-    from art_versatile.attacks.compiled import compile_classifier
-
-    target = compile_classifier(classifier)
-    parts = [slice(i, i + batch_size) for i in range(0, len(x), batch_size)]
-    right = np.concatenate([hits(target.predict(x[part]), y[part]) for part in parts])
-    if not right.any():
-        raise ValueError(f"Expected images that the classifier gets right. Received {len(x)} that it gets wrong.")
-    return [int(i) for i in np.flatnonzero(right)]
 
 
 def _baselines(classifier: Any, seed: int) -> dict[str, Any]:

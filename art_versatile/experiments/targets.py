@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["attacked_classifier"]
+import numpy as np
+
+__all__ = ["attacked_classifier", "rightly_classified"]
 
 
 def attacked_classifier(
@@ -46,3 +48,25 @@ def attacked_classifier(
             bounded = len(budgets) > 1 and hasattr(attack, "eps")
             attacks[f"{name} {text}" if bounded else name] = compile_attack(attack)
     return target, attacks
+
+
+def rightly_classified(classifier: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 16) -> list[int]:
+    """
+    Which images a classifier gets right.
+
+    :param classifier: An ART classifier.
+    :param x: Images (N, H, W, 3), or (N, 3, H, W) with channels first, in its ``clip_values``.
+    :param y: True class indices (N,).
+    :param batch_size: Images classified at once.
+    :return: Their places, ascending.
+    :raises ValueError: If there is none.
+    """
+    from art_versatile.attacks.compiled import compile_classifier
+    from art_versatile.evaluation.metrics import hits
+
+    target = compile_classifier(classifier)
+    parts = [slice(i, i + batch_size) for i in range(0, len(x), batch_size)]
+    right = np.concatenate([hits(target.predict(x[part]), y[part]) for part in parts])
+    if not right.any():
+        raise ValueError(f"Expected images that the classifier gets right. Received {len(x)} that it gets wrong.")
+    return [int(i) for i in np.flatnonzero(right)]

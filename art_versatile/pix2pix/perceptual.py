@@ -258,8 +258,8 @@ def _extractor(model: keras.Model, names: Sequence[str], *, prediction: bool = T
 
 class RandomPerceptualLoss:
     """
-    The perceptual loss of one of several networks, named or drawn anew at each call: what a purifier learns is not to be
-    tied to one of them. Where a pair was made by an attack on one of them, that one says most about what is left of it.
+    The perceptual loss of one of several networks, named or drawn anew at each call: what a purifier learns is not to
+    be tied to one of them. Of a pair that was made by an attack on one of them, that one says most about what is left.
 
     :param losses: The losses.
     :param always: Losses that count at every call, besides.

@@ -1,0 +1,109 @@
+"""The command that sets purifiers before several classifiers: compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from art_versatile.cli import common
+from art_versatile.cli.common import (
+    BatchSize,
+    Effort,
+    FileColumn,
+    Images,
+    ImageSize,
+    LabelColumn,
+    Labels,
+    Limit,
+    Seed,
+    reported,
+)
+
+__all__ = ["compare"]
+
+ROWS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+
+
+@reported()
+def compare(
+    images: Images = None,
+    labels: Labels = None,
+    out: Annotated[
+        Path, common.folder("Folder for table.md and each classifier's records; one that is there goes on.")
+    ] = Path("comparison"),
+    file_column: FileColumn = "file",
+    label_column: LabelColumn = "label",
+    rows: Annotated[
+        str, typer.Option(help="Of the table: all, even or odd, counted from 0: one half to choose on.")
+    ] = "all",
+    limit: Limit = None,
+    classifier: Annotated[
+        list[str] | None,
+        typer.Option(help="As in evaluate; several, EfficientNet-Lite0 by default. NAME=FILE.keras gives it a name."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of shipped weights, or a folder of weights; several, compact by default."),
+    ] = None,
+    eps: Annotated[
+        str, typer.Option(help="L-infinity budgets, shares of the pixel range, with commas, the main one first.")
+    ] = "8/255",
+    effort: Effort = "quick",
+    attacks: Annotated[str, typer.Option(help="Attacks, with commas; the paper's six and DeepFool.")] = "",
+    max_iter: Annotated[
+        int | None, typer.Option(min=1, help="Iterations of BIM, PGD, MI-FGSM; the effort's by default.")
+    ] = None,
+    image_size: ImageSize = 256,
+    batch_size: BatchSize = 20,
+    seed: Seed = 0,
+) -> None:
+    """Purifiers before several classifiers, beside noise, blur and JPEG; static attacks, images classified right."""
+    from art_versatile._checks import check_choice
+    from art_versatile.classifiers import check_classifier
+    from art_versatile.experiments.robustness import Plan
+
+    check_choice("rows", rows, tuple(ROWS))
+    main_eps, *other_eps = common.shares(eps).values()
+    plan = Plan(
+        eps=main_eps,
+        other_eps=other_eps,
+        effort=effort,
+        iterations=() if max_iter is None else (max_iter,),
+        attacks=common.listed(attacks) or None,
+        threats=("static",),
+        batch_size=batch_size,
+        seed=seed,
+    )
+    files = dict(_called(text) for text in classifier or ("efficientnet_lite0",))
+    for file in files.values():
+        check_classifier(file)
+    chosen = dict.fromkeys(weights or ("compact",))
+    for name in chosen:
+        common.check_weights(name)
+    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    common.load_tensorflow()
+    from art_versatile.experiments.comparison import compare as run
+    from art_versatile.purifier import VersatilePurifier
+
+    targets, sets, dataset = {}, {}, ""
+    for name, file in files.items():
+        target, size, called = common.classifier_of_size(file, image_size)
+        x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, None, size)
+        called = called if name == file else f"{name} at {size}x{size}"
+        targets[called], sets[called] = target, (x[ROWS[rows]], y[ROWS[rows]])
+    purifiers = {f"VersatilePurifier, {Path(name).name}": VersatilePurifier.from_pretrained(name) for name in chosen}
+    if len(purifiers) < len(chosen):
+        raise ValueError(f"Expected weights of different names. Received {list(chosen)}.")
+    dataset += "" if rows == "all" else f", {rows} rows"
+    with common.console().status("attacking"):
+        _, table = run(targets, purifiers, sets, out, plan, dataset=dataset, limit=limit)
+    common.console().print(table.to_rich())
+    typer.echo(f"table and records: {out}")
+
+
+def _called(text: str) -> tuple[str, str]:
+    """What a classifier is called, and its name or file."""
+    name, equals, file = text.partition("=")
+    return (name, file) if equals and name and file else (text, text)
