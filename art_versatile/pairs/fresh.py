@@ -44,6 +44,7 @@ class Recipe:
     :param shares: Attack -> share of the groups.
     :param feature_share: Share of a classifier's groups in which its features are attacked, at a random layer, instead
         of its prediction (self-supervised perturbation, arXiv 2006.04924). Networks without a prediction always are.
+    :param clean_share: Share of each batch, rounded down, that is left as it is: what keeps clean images clean.
     :param round_images: Images attacked before the training goes on with them.
     :param reuse: How often each pair is used, in the steps of its round.
     :raises ValueError: If a number or a name is not as expected.
@@ -56,6 +57,7 @@ class Recipe:
     eps_step: float = 0.01
     shares: Mapping[str, float] | None = None
     feature_share: float = 0.25
+    clean_share: float = 0.125
     round_images: int = 128
     reuse: int = 4
 
@@ -63,7 +65,8 @@ class Recipe:
         for name, (low, high) in {"eps": self.eps, "iterations": self.iterations}.items():
             if not 0 < low <= high < math.inf:
                 raise ValueError(f"Expected {name} to be (low, high) with 0 < low <= high. Received {(low, high)!r}.")
-        check_number("feature_share", self.feature_share, 0, 1)
+        for name in ("feature_share", "clean_share"):
+            check_number(name, getattr(self, name), 0, 1)
         check_integer("round_images", self.round_images)
         check_integer("reuse", self.reuse)
         if unknown := sorted(set(self.shares or {}) - set(ATTACKS)):
@@ -290,6 +293,8 @@ class FreshPairs(RandomViews):
             seed=rng.integers(2**31, size=2),
             layer=layer,
         )
+        left = int(recipe.clean_share * len(clean))
+        attacked[:left] = clean[:left]
         return attacked, number
 
 

@@ -80,7 +80,7 @@ def files(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-RECIPE = {"sides": (32, 40), "round_images": 8, "reuse": 2, "iterations": (2, 4), "eps": (0.02, 0.06)}
+RECIPE = {"sides": (32, 40), "round_images": 8, "reuse": 2, "iterations": (2, 4), "eps": (0.02, 0.06), "clean_share": 0}
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,12 @@ class TestDataset:
             assert np.array_equal(adversarial, clean) == (victims[0] == 1)
         assert seen == {0, 1}
 
+    def test_a_share_stays_clean(self, files, any_size_classifier):
+        recipe = Recipe(**{**RECIPE, "clean_share": 0.3})
+        mixed = FreshPairs(files, {"tiny": any_size_classifier.model}, recipe=recipe, epoch_pairs=24)
+        changed = np.concatenate([np.abs(a - c).max((1, 2, 3)) > 0 for a, c, _ in batches(mixed.dataset(4, seed=1))])
+        assert changed.sum() == 18  # of each 4 one is clean
+
     def test_what_is_drawn_depends_on_seed_and_epoch(self, pairs):
         first = batches(pairs.dataset(4, seed=1))
         tf.random.set_seed(99)
@@ -164,6 +170,7 @@ class TestDataset:
         [
             ({"eps": (0.1, 0.05)}, "Expected eps to be .* Received"),
             ({"iterations": (0, 3)}, "Expected iterations to be"),
+            ({"clean_share": -1}, "Expected clean_share to be a number from 0 to 1"),
             ({"feature_share": 2}, "Expected feature_share to be a number from 0 to 1"),
             ({"shares": {"C&W": 1}}, r"Expected attacks among .* Received \['C&W'\]"),
         ],
