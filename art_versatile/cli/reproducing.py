@@ -259,6 +259,8 @@ def _run(
         raise FileNotFoundError(f"Expected a file of VGG16's weights. Received {str(vgg16)!r}: there is none.")
     common.chosen_images(*measured, 1, scale.image_size)
     common.load_tensorflow()
+    import tensorflow as tf
+
     from art_versatile.classifiers import load_classifier
     from art_versatile.experiments.paper_study import PaperStudy
     from art_versatile.pix2pix import PerceptualLoss
@@ -276,6 +278,7 @@ def _run(
         perceptual=_perceptual(scale, vgg16) or PerceptualLoss.vgg19(vgg19),
         class_names=common.class_names_of(target),
     )
+    tf.get_logger().setLevel("ERROR")  # it warns of many tracings: each training has networks of its own
     results = study.run()
     typer.echo((results / "README.md").read_text(encoding="utf-8").partition("## ")[2].partition("\n\n")[2], nl=False)
     typer.echo(f"tables, figures, records: {results}")

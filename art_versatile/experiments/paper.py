@@ -164,9 +164,7 @@ def reproduce(
 
     kept = right_images(classifier, x, y, batch_size)[:limit]
     if verbose:
-        print(
-            f"{len(kept)} of {len(x)} images are measured on, classified right; the others are left out, as in the paper"
-        )
+        print(f"{len(kept)} of {len(x)} images, those classified right; the others are left out, as in the paper")
     folder = Path(out)
     trained = {TRAINED_ON.format(attack): trained for attack, trained in specific.items()}
     found = evaluate(

@@ -1,4 +1,4 @@
-"""What the experiment leaves to be committed: records, tables, figures, a page, the claims; README's table from them."""
+"""What the experiment leaves to be committed: records, tables, figures, a page, the claims; README's table."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ class Scale:
     :param crop: Side of random crops on the classifier's grid; 0 takes whole images.
     :param learning_rate: * Adam's.
     :param precision: "float32" or "mixed_bfloat16", of the two trained networks.
+    :param specific: Attacks that get a purifier of their own.
     :param variants: Which of :data:`VARIANTS` are run.
     :param measured: Images of the tables at most, of those that the classifier gets right.
     :param variant_images: Images on which the variants are compared, of these.
@@ -101,6 +102,7 @@ class Scale:
     crop: int = 0
     learning_rate: float = 2e-4
     precision: str = "float32"
+    specific: tuple[str, ...] = SEEN
     variants: tuple[str, ...] = tuple(VARIANTS)
     measured: int = 5000
     variant_images: int = 1000
@@ -117,6 +119,8 @@ class Scale:
         check_choice("precision", self.precision, ("float32", "mixed_bfloat16"))
         for name in self.variants:
             check_choice("variants", name, tuple(VARIANTS))
+        for name in self.specific:
+            check_choice("specific", name, SEEN)
         for eps in (self.eps, *self.weaker, *self.strength_eps):
             if not check_number("eps", eps, 0, 1) > 0:
                 raise ValueError(f"Expected eps above 0. Received {eps!r}.")
@@ -191,7 +195,7 @@ class Scale:
     def trainings(self) -> dict[str, tuple[str, str | None]]:
         """Names of all trainings -> their store, their variant."""
         runs: dict[str, tuple[str, str | None]] = {"versatile": ("versatile", None)}
-        runs |= {file_name(attack): (file_name(attack), None) for attack in SEEN}
+        runs |= {file_name(attack): (file_name(attack), None) for attack in self.specific}
         for variant in self.variants:
             if variant == "weaker attacks":
                 runs |= {store: (store, variant) for store in list(self.budgets())[1:]}
@@ -248,14 +252,15 @@ SCALES = {
         epochs=3,
         steps_per_epoch=1,
         batch_size=2,
-        variants=("fixed weights", "weaker attacks", "smoothed labels"),
+        specific=("PGD",),
+        variants=("fixed weights", "weaker attacks"),
         measured=3,
         variant_images=2,
         strength_images=2,
         strength_eps=(5 / 255,),
         strength_iterations=(1, 2),
         evaluations=2,
-        demonstration=2,
+        demonstration=1,
     ),
 }
 
@@ -338,7 +343,7 @@ def plan_stages(scale: Scale, costs: Costs, data: Mapping[str, Any] | None = Non
 def _pair_stages(scale: Scale, costs: Costs, attacked: dict[str, Any], photographs: Any) -> list[Stage]:
     forward, values = costs.classifier
     stores = {name: (eps, SEEN) for name, eps in scale.budgets().items()}
-    stores |= {file_name(attack): (scale.eps, (attack,)) for attack in SEEN}
+    stores |= {file_name(attack): (scale.eps, (attack,)) for attack in scale.specific}
     passes = {attack: _passes(scale, attack) for attack in SEEN}
     own = {"photographs": scale.photographs, "per_class": scale.per_class, "changes": scale.changes()}
     return [
@@ -382,14 +387,14 @@ def _measuring_stages(scale: Scale, costs: Costs, attacked: dict[str, Any], trai
     changes, every = scale.changes(measured=True), (*SEEN, "DeepFool")
     forward, memory = costs.classifier[0], 4 * scale.attack_batch * costs.classifier[1]
     behind = costs.generator[0] * (scale.image_size / scale.side) ** 2 + forward  # a purified image, classified
-    seven = {name: digest for name, digest in trained.items() if name.count("/") and _is_of_tables(name)}
+    seven = {name: digest for name, digest in trained.items() if _is_of_tables(name)}
     common = {**attacked, "changes": changes, "eps": scale.eps}
     # Random resizing, pixel deflection twice, noise, blur, and super-resolution at twice the sides.
     others = forward * (3 * scale.evaluations + 2 + 4)
     tables = sum(_passes(scale, attack, measured=True) for attack in every) * forward
-    tables += (len(every) + 1) * (7 * behind + others) + len(every) * behind
+    tables += (len(every) + 1) * (len(seven) * behind + others) + len(every) * behind
     strengths = [2 * steps * forward + behind for steps in scale.strength_iterations] * 2 * len(scale.strength_eps)
-    variants = (2 * 2 * scale.iterations + 3) * forward + 3 * behind * (len(trained) - len(SEEN))
+    variants = (2 * 2 * scale.iterations + 3) * forward + 3 * behind * (len(trained) - len(scale.specific))
     stages = [
         Stage(
             "measuring/tables",

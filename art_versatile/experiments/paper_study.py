@@ -132,7 +132,7 @@ class PaperStudy:
 
     def panels(self) -> list[Panel]:
         """Photographs of the demonstration, an attack each; none where they are left out."""
-        return self._demonstrate() if self.scale.demonstration else []
+        return self._demonstrate(verbose=False) if self.scale.demonstration else []
 
     def history(self, name: str) -> list[dict[str, str]]:
         """
@@ -200,7 +200,7 @@ class PaperStudy:
         return {
             "tables": self._measure,
             "variants": lambda: self._compare(right),
-            "demonstration": self._demonstrate,
+            "demonstration": lambda: self._demonstrate(verbose=self.verbose),
         }[name]
 
     def _left(self, done: int) -> str:
@@ -320,7 +320,7 @@ class PaperStudy:
             self.out / "measuring" / "tables",
             dataset=self.dataset,
             classifier_name=self._measured_name,
-            specific={attack: self._purifier(file_name(attack)) for attack in SEEN},
+            specific={attack: self._purifier(file_name(attack)) for attack in scale.specific},
             eps=scale.eps,
             effort=scale.effort,
             further=further_baselines(self.classifier, scale.seed),
@@ -362,7 +362,7 @@ class PaperStudy:
             verbose=self.verbose,
         )
 
-    def _demonstrate(self) -> list[Panel]:
+    def _demonstrate(self, *, verbose: bool) -> list[Panel]:
         scale = self.scale
         x, y, names = demo_images(scale.demonstration, scale.image_size)
         return evaluate(
@@ -385,7 +385,7 @@ class PaperStudy:
             classifier_name=self._measured_name,
             names=names,
             class_names=self.class_names,
-            verbose=self.verbose,
+            verbose=verbose,
         ).panels
 
 

@@ -133,15 +133,16 @@ def paper_claims(
     :param weaker: Names of those that were trained on weaker attacks.
     """
     cells = _Cells(tables)
-    specific = [TRAINED_ON.format(attack) for attack in SEEN]
+    trained_on = {attack: TRAINED_ON.format(attack) for attack in SEEN}
+    trained_on = {attack: name for attack, name in trained_on.items() if cells(CLEAN, name) is not None}
     unseen = [
         (cells(attack, name), cells(attack, NO_DEFENCE))
-        for own, name in zip(SEEN, specific, strict=True)
+        for own, name in trained_on.items()
         for attack in cells.attacks
         if attack != own
     ]
     risen = sum(a is not None and b is not None and a.accuracy > b.accuracy for a, b in unseen)
-    trained = {name: value for name in specific if (value := cells.average(name)) is not None}
+    trained = {name: value for name in trained_on.values() if (value := cells.average(name)) is not None}
     best = max(trained, key=lambda name: trained[name], default="")
     claims = [
         _decided(
@@ -167,7 +168,7 @@ def paper_claims(
         )
         for attack in ("PGD", "MI-FGSM")
     ]
-    own = cells.between(defence, TRAINED_ON.format, [attack for attack in SEEN if attack in cells.attacks])
+    own = cells.between(defence, TRAINED_ON.format, [attack for attack in trained_on if attack in cells.attacks])
     claims.append(
         Claim(
             "It is about as good as six purifiers, each against its own attack (the paper: one point below)",
@@ -175,7 +176,7 @@ def paper_claims(
             "" if own is None else f"Difference {own}; within {100 * STABLE:g} points counts as held.",
         )
     )
-    deepfool = [(cells("DeepFool", defence), cells("DeepFool", name)) for name in specific]
+    deepfool = [(cells("DeepFool", defence), cells("DeepFool", name)) for name in trained_on.values()]
     claims.append(
         _decided("On DeepFool, which none has seen, it is better than they are on average", paired_difference(deepfool))
     )
