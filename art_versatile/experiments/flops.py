@@ -48,7 +48,8 @@ def forward_cost(network: Callable[..., Any], *shapes: Sequence[int]) -> Cost:
 
 
 def _size(shape: tf.TensorShape) -> int:
-    return math.prod(shape) if shape.is_fully_defined() else 0
+    """Values of a tensor; a side that the graph leaves open is the one image."""
+    return 0 if shape.rank is None else math.prod(side or 1 for side in shape)
 
 
 def _flops(operation: tf.Operation) -> int:
