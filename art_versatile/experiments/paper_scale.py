@@ -329,13 +329,14 @@ def plan_stages(scale: Scale, costs: Costs, data: Mapping[str, Any] | None = Non
 
     :param scale: The sizes.
     :param costs: Of the networks.
-    :param data: What the photographs and the measured images are, JSON-able, under "photographs" and "measured".
+    :param data: What the photographs and the measured images are, JSON-able, under "photographs" and "measured";
+        what the perceptual network is, under "perceptual".
     """
     data = dict(data or {})
     attacked = {name: getattr(scale, name) for name in ("classifier", "image_size", "effort", "iterations", "seed")}
     stages = _pair_stages(scale, costs, attacked, data.get("photographs"))
     made = {stage.name: stage for stage in stages}
-    stages += _training_stages(scale, costs, made)
+    stages += _training_stages(scale, costs, made, data.get("perceptual"))
     trained = {stage.name: stage.digest for stage in stages if stage.kind == "training"}
     return stages + _measuring_stages(scale, costs, {**attacked, "measured on": data.get("measured")}, trained)
 
@@ -361,9 +362,10 @@ def _pair_stages(scale: Scale, costs: Costs, attacked: dict[str, Any], photograp
     ]
 
 
-def _training_stages(scale: Scale, costs: Costs, made: Mapping[str, Stage]) -> list[Stage]:
+def _training_stages(scale: Scale, costs: Costs, made: Mapping[str, Stage], perceptual: Any) -> list[Stage]:
     names = ("architecture", "discriminator", "vgg_stages", "epochs", "steps_per_epoch", "batch_size", "crop")
     recipe = {name: getattr(scale, name) for name in (*names, "learning_rate", "precision", "seed")}
+    recipe["perceptual"] = perceptual
     recipe["size"] = scale.filters if scale.architecture == "unet256" else list(scale.widths)
     weights = 4 * (costs.generator_parameters + costs.discriminator_parameters)
     held = costs.generator[1] + 2 * costs.discriminator[1] + 2 * costs.perceptual[1]

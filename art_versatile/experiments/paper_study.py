@@ -91,6 +91,7 @@ class PaperStudy:
         data = {
             "photographs": hashlib.sha256("\n".join(file.name for file in found).encode()).hexdigest()[:16],
             "measured": [dataset, len(x), digest.hexdigest()[:16]],
+            "perceptual": repr(perceptual),
         }
         self.costs = network_costs(scale, self.classifier.model, perceptual)
         self._stages = plan_stages(scale, self.costs, data)

@@ -46,13 +46,13 @@ def study(patches, tmp_path_factory):
         save_png(image, base / "photographs" / f"{number}.png")
     keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]).save(base / "tiny.keras")
 
-    def make(scale=None, classes=1000, **changes):
+    def make(scale=None, classes=1000, out="out", **changes):
         target = classifier(classes)
         x = patches[6:]
         y = target.predict(x).argmax(1)
         y[0] = (y[0] + 1) % classes  # one that it gets wrong
         image = keras.Input((None, None, 3))
-        features = keras.Model(image, keras.layers.Conv2D(2, 3, name="f")(image))
+        features = keras.Model(image, keras.layers.Conv2D(2, 3, name="f")(image), name="features")
         features.set_weights([np.full(w.shape, 0.1, np.float32) for w in features.get_weights()])
         given = {
             "classifier": target, "photographs": [base / "photographs"], "x": x, "y": y, "dataset": "patches",
@@ -60,7 +60,7 @@ def study(patches, tmp_path_factory):
         }  # fmt: skip
         scale = scale or SCALES["smoke"]
         scale = dataclasses.replace(scale, classifier=str(base / "tiny.keras"))
-        return PaperStudy(scale, base / "out", **{**given, **changes})
+        return PaperStudy(scale, base / out, **{**given, **changes})
 
     return make
 
@@ -68,6 +68,8 @@ def study(patches, tmp_path_factory):
 @pytest.mark.slow
 def test_all_of_it_interrupted_and_again(study, monkeypatch, capsys):
     whole = PaperStudy._train
+    # Curves are drawn after every epoch; that they are right is tested elsewhere.
+    monkeypatch.setattr("art_versatile.training.folder.draw_curves", lambda path, history: path.write_bytes(b"curves"))
 
     def interrupted(self, name):
         whole(self, name)
@@ -78,7 +80,7 @@ def test_all_of_it_interrupted_and_again(study, monkeypatch, capsys):
     first = study()
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    monkeypatch.undo()
+    monkeypatch.setattr(PaperStudy, "_train", whole)
     before = first.seconds()
     known = json.loads((first.out / "stages" / "training-fixed-weights.json").read_text())
     assert (known["done"], set(before)) == (False, {s.name for s in first.stages()[: len(before)]})
@@ -171,9 +173,9 @@ def test_what_is_refused_before_anything_is_attacked(study, patches, monkeypatch
         study(photographs=["absent"])
     monkeypatch.setattr(PaperStudy, "_do", lambda *_: pytest.fail("attacked"))
     with pytest.raises(ValueError, match="Expected images that the classifier gets right"):
-        study(y=np.zeros(4, int)).run()
+        study(y=np.zeros(4, int), out="never").run()
     with pytest.raises(ValueError, match="Expected RGB images, or crops of them in multiples of 4"):
-        study(dataclasses.replace(SCALES["smoke"], crop=30)).run()
+        study(dataclasses.replace(SCALES["smoke"], crop=30), out="never").run()
 
 
 @pytest.mark.parametrize(
