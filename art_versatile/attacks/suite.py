@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,6 +112,7 @@ def paper_attacks(
     eps_step: float = 0.01,
     max_iter: int | None = None,
     effort: str = "paper",
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 32,
     verbose: bool = False,
 ) -> dict[str, EvasionAttack]:
@@ -135,6 +136,7 @@ def paper_attacks(
     :param eps_step: Step size of BIM, PGD and MI-FGSM, a share likewise (APGD: 2 eps at first, then its own).
     :param max_iter: Iterations of BIM, PGD and MI-FGSM; by default the effort's (paper: 40, quick: 10).
     :param effort: "paper", or "quick" (few iterations), a key of ``EFFORTS``.
+    :param changes: Other settings than the effort's, as ``{"C&W": {"max_iter": 50}, "APGD": {"nb_random_init": 1}}``.
     :param batch_size: Images attacked at once; by DeepFool one.
     :param verbose: Show ART's progress bars.
     :return: Name -> attack, in the order of ``names``.
@@ -144,7 +146,7 @@ def paper_attacks(
     chosen = [
         check_choice("names", name, (*PAPER_ATTACKS, *UNSEEN)) for name in (PAPER_ATTACKS if names is None else names)
     ]
-    spent = EFFORTS[check_choice("effort", effort, tuple(EFFORTS))]
+    spent = _spent(effort, changes or {})
     check_batch_size(batch_size)
     bound, step = in_pixels("eps", eps, classifier), in_pixels("eps_step", eps_step, classifier)
     iterative = spent["iterative"] if max_iter is None else {"max_iter": check_integer("max_iter", max_iter)}
@@ -161,6 +163,16 @@ def paper_attacks(
         "DeepFool": lambda: _deepfool(classifier, spent["DeepFool"], verbose),
     }
     return {name: makers[name]() for name in chosen}
+
+
+def _spent(effort: str, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of an effort with some of them changed."""
+    settings = EFFORTS[check_choice("effort", effort, tuple(EFFORTS))]
+    for group, values in changes.items():
+        check_choice("changes", group, tuple(settings))
+        for name in values:
+            check_choice(f"changes of {group}", name, tuple(settings[group]))
+    return {group: {**values, **changes.get(group, {})} for group, values in settings.items()}
 
 
 def _auto_attack(classifier: Any, eps: float, spent: dict[str, dict[str, Any]], shown: dict[str, Any]) -> AutoAttack:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from art_versatile._version import __version__
-from art_versatile.cli import comparing, evaluating, images, serving, training
+from art_versatile.cli import comparing, evaluating, images, reproducing, serving, training
 
 __all__ = ["app"]
 
@@ -41,7 +41,8 @@ def _main(
 for _command in (
     evaluating.demo,
     evaluating.evaluate,
-    evaluating.reproduce,
+    reproducing.reproduce,
+    reproducing.paper_table,
     comparing.compare,
     evaluating.certify,
     images.purify,

@@ -203,6 +203,12 @@ def classifier_of_size(name: str, size: int) -> tuple[Any, int, str]:
     return classifier, size, f"{check_classifier(name)} at {size}x{size}"
 
 
+def say_resumed(file: Path) -> None:
+    """Say that a file of results is there and counts."""
+    if file.is_file():
+        typer.echo(f"{file} is there: going on with it; another --out begins anew", err=True)
+
+
 def console() -> rich.console.Console:
     """The terminal; a pipe is not folded at 80 columns."""
     from rich.console import Console

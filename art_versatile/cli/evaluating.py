@@ -1,4 +1,4 @@
-"""Commands that attack a purifier and say what holds: demo, evaluate, reproduce, certify."""
+"""Commands that attack a purifier and say what holds: demo, evaluate, certify."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from art_versatile.cli.common import (
 if TYPE_CHECKING:
     from art_versatile.evaluation.records import Check, EvaluationRecord
 
-__all__ = ["certify", "demo", "evaluate", "reproduce"]
+__all__ = ["certify", "demo", "evaluate"]
 
 
 @reported()
@@ -43,7 +43,7 @@ def demo(
     budget = common.share(eps)
     from art_versatile.experiments.demo import run_demo
 
-    _say_resumed(out / "records.json")
+    common.say_resumed(out / "records.json")
     common.load_tensorflow()
     with common.console().status("attacking"):
         found = run_demo(out, images=images, eps=budget, seed=seed)
@@ -107,7 +107,7 @@ def evaluate(
         check_classifier(name)
     common.check_weights(weights)
     common.chosen_images(images, labels, file_column, label_column, 1, image_size)
-    _say_resumed(out / "records.json")
+    common.say_resumed(out / "records.json")
     common.load_tensorflow()
     from art_versatile.purifier import VersatilePurifier
 
@@ -134,79 +134,6 @@ def evaluate(
     _print_verdicts(found.verdicts, out)
     if any(check.name == "labels" and check.passed is False for check in found.checks):
         raise typer.Exit(1)
-
-
-@reported()
-def reproduce(
-    images: Images = None,
-    labels: Labels = None,
-    out: Annotated[Path, common.folder("Folder for tables, figures and records; one that is there goes on.")] = Path(
-        "reproduction"
-    ),
-    file_column: FileColumn = "file",
-    label_column: LabelColumn = "label",
-    limit: Limit = None,
-    classifier: Classifier = "efficientnet_lite0",
-    weights: Weights = "compact",
-    specific: Annotated[
-        list[str] | None, typer.Option(help="Purifier trained on one attack, ATTACK=FOLDER; see train --only.")
-    ] = None,
-    eps: Annotated[str, typer.Option(help="L-infinity budget, a share of the pixel range.")] = "16/255",
-    effort: Effort = "quick",
-    strength_images: Annotated[
-        int | None, typer.Option(min=0, help="Images of Figure 4; all by default, 0 leaves it out.")
-    ] = None,
-    printed_images: Annotated[
-        int, typer.Option(min=0, help="Images of a simulated study of printed pictures; 0 leaves it out.")
-    ] = 0,
-    evaluations: Annotated[int, typer.Option(min=1, help="Of each random defence.")] = 10,
-    image_size: ImageSize = 256,
-    batch_size: BatchSize = 16,
-    seed: Seed = 0,
-) -> None:
-    """The paper's Tables 1 and 2, Figures 3 to 5 and floats against PNG files, on your images; static attacks."""
-    from art_versatile._checks import check_choice
-    from art_versatile.classifiers import check_classifier
-    from art_versatile.reports.paper import SEEN
-
-    budget = common.share(eps)
-    common.check_effort(effort)
-    folders = dict(common.named(pair, "ATTACK=FOLDER") for pair in specific or ())
-    for attack, folder in folders.items():
-        check_choice("specific", attack, SEEN)
-        common.check_weights(folder)
-    check_classifier(classifier)
-    common.check_weights(weights)
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
-    _say_resumed(out / "records.json")
-    common.load_tensorflow()
-    from art_versatile.experiments.paper import reproduce as run
-    from art_versatile.purifier import VersatilePurifier
-
-    target, size, called = common.classifier_of_size(classifier, image_size)
-    x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, limit, size)
-    with common.console().status("attacking"):
-        found = run(
-            target,
-            VersatilePurifier.from_pretrained(weights),
-            x,
-            y,
-            out,
-            dataset=dataset,
-            classifier_name=called,
-            specific={attack: VersatilePurifier.from_pretrained(folder) for attack, folder in folders.items()},
-            eps=budget,
-            effort=effort,
-            strength_images=strength_images,
-            printed_images=printed_images,
-            evaluations=evaluations,
-            batch_size=batch_size,
-            seed=seed,
-            class_names=common.class_names_of(target),
-        )
-    for table in found.tables:
-        common.console().print(table.to_rich())
-    typer.echo(f"tables, figures, records: {out}")
 
 
 @reported()
@@ -242,7 +169,7 @@ def certify(
     if weights != common.NONE:
         common.check_weights(weights)
     common.chosen_images(images, labels, file_column, label_column, 1, image_size)
-    _say_resumed(out / "certificates.json")
+    common.say_resumed(out / "certificates.json")
     common.load_tensorflow()
     from art_versatile.experiments.certified import certify_images
     from art_versatile.purifier import VersatilePurifier
@@ -259,11 +186,6 @@ def certify(
         ((f"{r['radius']:g}", f"{r['infinity_255']:.3f}", f"{r['accuracy']:.1%}") for r in found.rows()),
     )
     typer.echo(f"certificates, table, curve: {out}")
-
-
-def _say_resumed(file: Path) -> None:
-    if file.is_file():
-        typer.echo(f"{file} is there: going on with it; another --out begins anew", err=True)
 
 
 def _print_tables(records: list[EvaluationRecord]) -> None:

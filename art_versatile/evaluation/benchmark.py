@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_clip_values, check_images, check_integer
+from art_versatile._checks import check_batch_size, check_choice, check_clip_values, check_images, check_integer
 from art_versatile._files import atomic_path
 from art_versatile.attacks.description import attacked_classifiers, plain_value
 from art_versatile.attacks.seeding import isolated_seed
@@ -87,6 +87,7 @@ class Benchmark:
         memory and, with ``file``, in the folder ``pictures`` beside it.
     :param file_formats: Name of a kind of file -> what comes back when images are written to it and read. Images of
         static and transferred attacks are measured as arrays and as each of them.
+    :param filed_defences: Behind which defences, and without one, images from files are measured; None takes all.
     :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) do not fit.
     """
 
@@ -103,6 +104,7 @@ class Benchmark:
     file: str | os.PathLike[str] | None = None
     pictures: bool = False
     file_formats: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    filed_defences: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if getattr(self.classifier, "clip_values", None) is None:
@@ -124,6 +126,8 @@ class Benchmark:
             raise ValueError(f"Expected y from 0 to {classes - 1}. Received {self.y.min()} to {self.y.max()}.")
         if NO_DEFENCE in self.defences:
             raise ValueError(f"Expected defences by names other than {NO_DEFENCE!r}. Received {list(self.defences)}.")
+        for name in self.filed_defences or ():
+            check_choice("filed_defences", name, tuple(self.defences))
         self.evaluations = check_integer("evaluations", self.evaluations)
         self.batch_size = check_batch_size(self.batch_size)
         digest = hashlib.sha256(np.ascontiguousarray(self.x, "<f4").tobytes())
@@ -204,9 +208,10 @@ class Benchmark:
         if self.pictures and key not in self._filed:
             self._keep_picture(key, attacked()[0])
         records = self._fill(defences, facts, attacked, flags)
+        filed = [d for d in defences if d == NO_DEFENCE or self.filed_defences is None or d in self.filed_defences]
         for file_format, through in self.file_formats.items() if defence is None else ():
             # Rounded to the file's levels a pixel may leave the budget: no flag.
-            records += self._fill(defences, {**facts, "file_format": file_format}, partial(read_back, through))
+            records += self._fill(filed, {**facts, "file_format": file_format}, partial(read_back, through))
         if self.pictures:
             self._show_picture(key)
         return records

@@ -12,7 +12,7 @@ from art_versatile._checks import check_integer
 from art_versatile._files import write_text_atomically
 from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, EvaluationRecord
 from art_versatile.experiments.robustness import Plan, evaluate
-from art_versatile.experiments.targets import rightly_classified
+from art_versatile.experiments.targets import right_images
 
 if TYPE_CHECKING:
     from art_versatile.reports.paper import TextTable
@@ -83,7 +83,7 @@ def compare(
     records: list[EvaluationRecord] = []
     for number, (name, classifier) in enumerate(classifiers.items()):
         x, y = images[name]
-        kept = rightly_classified(classifier, x, y, plan.batch_size)[:limit]
+        kept = right_images(classifier, x, y, plan.batch_size)[:limit]
         if verbose:
             print(f"{name}: {len(kept)} images that it gets right", flush=True)
         records += evaluate(

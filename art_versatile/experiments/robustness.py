@@ -45,6 +45,8 @@ class Plan:
     :param effort: "quick", or "paper" (the paper's iterations; 100 and five restarts through the defence).
     :param iterations: Of static BIM, PGD and MI-FGSM: the first for all attacks, further ones for these three again.
         Empty takes the effort's.
+    :param changes: Other settings of the static attacks than the effort's, see
+        :func:`art_versatile.attacks.paper_attacks`.
     :param attacks: The static attacks, out of :data:`STATIC`; None runs all.
     :param threats: Out of :data:`THREATS`.
     :param adaptive: The attacks through the defence, out of :data:`ADAPTIVE`; None runs all.
@@ -54,6 +56,7 @@ class Plan:
     :param eot_samples: Draws of a random defence that each gradient is the mean of.
     :param evaluations: Of a random defence.
     :param png: Measure the images of static and transferred attacks also as they come back from 8-bit PNG files.
+    :param png_defences: Behind these defences alone, and without one; None takes all.
     :param batch_size: Images attacked at once.
     :param seed: Of the attacks and the draws.
     :raises ValueError: If a value is out of its range or no choice.
@@ -63,6 +66,7 @@ class Plan:
     other_eps: Sequence[float] = ()
     effort: str = "quick"
     iterations: Sequence[int] = ()
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attacks: Sequence[str] | None = None
     threats: Sequence[str] = THREATS
     adaptive: Sequence[str] | None = None
@@ -71,6 +75,7 @@ class Plan:
     eot_samples: int = 20
     evaluations: int = 10
     png: bool = False
+    png_defences: Sequence[str] | None = None
     batch_size: int = 16
     seed: int = 0
 
@@ -244,6 +249,7 @@ class _Session:
                     images, target.clip_values, channels_first=bool(getattr(target, "channels_first", False))
                 )
             }
+            options["filed_defences"] = plan.png_defences
         return cls(Benchmark(classifier=target, effort=plan.effort, **options, **facts), plan, verbose)
 
     def say(self, records: Sequence[EvaluationRecord]) -> None:
@@ -309,6 +315,7 @@ class _Session:
             names=names,
             max_iter=steps,
             effort=self.plan.effort,
+            changes=self.plan.changes,
             batch_size=self.plan.batch_size,
         )
         return {name: compile_attack(attack) for name, attack in made.items()}

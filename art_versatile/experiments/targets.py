@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["attacked_classifier", "rightly_classified"]
+__all__ = ["attacked_classifier", "right_images"]
 
 
 def attacked_classifier(
@@ -18,6 +18,7 @@ def attacked_classifier(
     budgets: Mapping[str, float] | None = None,
     max_iter: int | None = None,
     effort: str = "paper",
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 32,
 ) -> tuple[Any, dict[str, Any]]:
     """
@@ -31,6 +32,7 @@ def attacked_classifier(
     :param budgets: How a budget is written -> its value, a share of the pixel range.
     :param max_iter: Iterations of BIM, PGD and MI-FGSM; None takes the effort's.
     :param effort: "quick" or "paper".
+    :param changes: Other settings than the effort's, see :func:`art_versatile.attacks.paper_attacks`.
     :param batch_size: Images attacked at once.
     :return: The classifier, and name -> attack.
     :raises ValueError: If a name, an effort, a budget or a count is not as expected.
@@ -42,15 +44,16 @@ def attacked_classifier(
     budgets = {"16/255": 16 / 255} if budgets is None else budgets
     target = compile_classifier(load_classifier(classifier, image_size))
     attacks = {}
+    settings: dict[str, Any] = {"max_iter": max_iter, "effort": effort, "changes": changes, "batch_size": batch_size}
     for text, eps in budgets.items():
-        suite = paper_attacks(target, eps, names=names, max_iter=max_iter, effort=effort, batch_size=batch_size)
+        suite = paper_attacks(target, eps, names=names, **settings)
         for name, attack in suite.items():
             bounded = len(budgets) > 1 and hasattr(attack, "eps")
             attacks[f"{name} {text}" if bounded else name] = compile_attack(attack)
     return target, attacks
 
 
-def rightly_classified(classifier: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 16) -> list[int]:
+def right_images(classifier: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 16) -> list[int]:
     """
     Which images a classifier gets right.
 

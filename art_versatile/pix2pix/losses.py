@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-__all__ = ["discriminator_loss", "generator_adversarial_loss", "pixel_loss"]
+__all__ = ["discriminator_loss", "generator_adversarial_loss", "gradient_penalty", "pixel_loss"]
 
 
 def _full(x: tf.Tensor) -> tf.Tensor:
@@ -28,15 +28,29 @@ def generator_adversarial_loss(fake_logits: tf.Tensor) -> tf.Tensor:
     return _bce(fake_logits, 1.0)
 
 
-def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor, real_label: float = 1.0) -> tf.Tensor:
     """
     Binary cross-entropy over real and generated patches, halved to slow the discriminator down (Pix2pix, section 3.3).
 
     :param real_logits: Logits on (x, y).
     :param fake_logits: Logits on (x, G(x)).
+    :param real_label: What a real patch is to be called, 1 in the paper; below it is one-sided label smoothing (arXiv
+        1606.03498, section 3.4).
     :return: A scalar, in nats.
     """
-    return 0.5 * (_bce(real_logits, 1.0) + _bce(fake_logits, 0.0))
+    return 0.5 * (_bce(real_logits, real_label) + _bce(fake_logits, 0.0))
+
+
+def gradient_penalty(gradient: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """
+    R1 (arXiv 1801.04406, equation 9, without its weight): the squared gradient of the discriminator at real images.
+
+    :param gradient: Of the sum of the logits with respect to the images, (N, H, W, 3) of pixels in [0, 1].
+    :param logits: One a patch, (N, h, w, 1); a patch is a sample, so that the sum over the image is divided by them.
+    :return: A scalar: the mean over images of half the squared norm a patch.
+    """
+    patches = tf.cast(tf.reduce_prod(tf.shape(logits)[1:]), tf.float32)
+    return 0.5 * tf.reduce_mean(tf.reduce_sum(tf.square(_full(gradient)), axis=[1, 2, 3])) / patches
 
 
 def pixel_loss(purified: tf.Tensor, clean: tf.Tensor) -> tf.Tensor:

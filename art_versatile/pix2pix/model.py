@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, pixel_loss
+from art_versatile._checks import check_number
+from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, gradient_penalty, pixel_loss
 from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
 
@@ -66,10 +67,12 @@ class Pix2Pix(keras.Model):
     :param schedule: lambda and mu by epoch.
     :param clip_norm: The generator's gradient is scaled down to this norm where it is longer, over all replicas; None
         leaves it.
+    :param real_label: What the discriminator is to call a real patch; below 1 is one-sided label smoothing.
+    :param r1: Weight of the R1 penalty of the discriminator; 0 leaves it out.
     :param inner: What makes the adversarial images inside the step, in place of those that come with a batch.
     :param inner_steps: Steps of the generator in the whole run, by which ``inner`` knows how much of it has passed.
     :param seed: Of what ``inner`` draws: of the step alone, so that a run that goes on draws what it would have drawn.
-    :raises ValueError: If ``clip_norm`` is not as expected.
+    :raises ValueError: If ``clip_norm``, ``real_label`` or ``r1`` is not as expected.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class Pix2Pix(keras.Model):
         *,
         schedule: LossSchedule = PAPER_SCHEDULE,
         clip_norm: float | None = None,
+        real_label: float = 1.0,
+        r1: float = 0.0,
         inner: InnerSource | None = None,
         inner_steps: int = 1,
         seed: int = 0,
@@ -92,6 +97,7 @@ class Pix2Pix(keras.Model):
             raise ValueError(f"Expected clip_norm to be None or above 0. Received {clip_norm!r}.")
         self.generator, self.discriminator = generator, discriminator
         self.perceptual, self.schedule, self.clip_norm = perceptual, schedule, clip_norm
+        self.real_label, self.r1 = check_number("real_label", real_label, 0.5, 1), check_number("r1", r1, 0, 1e6)
         self.inner, self.inner_steps, self.seed = inner, inner_steps, seed
         pixel, perceptual_weight = schedule(0)
         self.pixel_weight = self.add_weight(
@@ -247,7 +253,7 @@ class Pix2Pix(keras.Model):
         losses: dict[str, tf.Tensor] = {}
         with tf.GradientTape() as discriminator_tape:
             if self.discriminator is not None:
-                real = self.discriminator([x_adv, clean], training=True)
+                real, penalty = self._judged(x_adv, clean)
             with tf.GradientTape() as tape:
                 if watched:
                     tape.watch(x_adv)
@@ -263,8 +269,9 @@ class Pix2Pix(keras.Model):
                     total += losses["adversarial"]
                 objective = self.optimizer.scale_loss(_of_global_batch(total))
             if self.discriminator is not None:
-                losses["discriminator"] = discriminator_loss(real, fake)
-                judgement = self.discriminator_optimizer.scale_loss(_of_global_batch(losses["discriminator"]))
+                losses["discriminator"] = discriminator_loss(real, fake, self.real_label)
+                judgement = losses["discriminator"] + penalty
+                judgement = self.discriminator_optimizer.scale_loss(_of_global_batch(judgement))
         losses["loss"] = total
         variables = self.generator.trainable_variables
         # One pass gives the gradient of the weights and that of the images.
@@ -274,6 +281,16 @@ class Pix2Pix(keras.Model):
             variables = self.discriminator.trainable_variables
             self._apply(self.discriminator_optimizer, discriminator_tape.gradient(judgement, variables), variables)
         return losses, of_images
+
+    def _judged(self, x_adv: tf.Tensor, clean: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | float]:
+        """The discriminator's logits on real patches, and its weighted R1 penalty."""
+        if not self.r1:
+            return self.discriminator([x_adv, clean], training=True), 0.0
+        with tf.GradientTape() as tape:
+            tape.watch(clean)
+            real = self.discriminator([x_adv, clean], training=True)
+            total = tf.reduce_sum(real)
+        return real, self.r1 * gradient_penalty(tape.gradient(total, clean), real)
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +16,9 @@ from art_versatile.reports.text import (
     attack_name,
     format_eps,
     format_interval,
+    format_measure,
     format_percent,
+    latex_text,
     markdown_table,
     markdown_text,
     measured_on,
@@ -31,6 +35,8 @@ __all__ = [
     "TRAINED_ON",
     "PaperTable",
     "TextTable",
+    "budgets_table",
+    "distance_table",
     "storage_table",
     "strength_table",
     "table_1",
@@ -171,6 +177,39 @@ class TextTable:
         """
         return markdown_table(self.title, self.header, self.rows, self.note)
 
+    def to_csv(self) -> str:
+        """
+        The cells with commas between them (RFC 4180, but with single line breaks), the header first.
+
+        :return: Text that ends with a line break.
+        """
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        return text.getvalue()
+
+    def to_latex(self) -> str:
+        """
+        The table in LaTeX, for the package booktabs: title above, note below.
+
+        :return: Text that ends with a line break.
+        """
+        head, *body = ([latex_text(cell) for cell in line] for line in (self.header, *self.rows))
+        lines = [
+            r"\begin{table}",
+            rf"\caption{{{latex_text(self.title)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *(" & ".join(line) + r" \\" for line in body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+            latex_text(self.note),
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
     def to_rich(self) -> rich.table.Table:
         """
         The table for the terminal.
@@ -201,7 +240,13 @@ def table_1(records: Iterable[EvaluationRecord]) -> TextTable:
     return _filled(PAPER_TABLE_1, cells, found.values(), "Purifiers trained on one attack")
 
 
-def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str], remarks: str = "") -> TextTable:
+def table_2(
+    records: Iterable[EvaluationRecord],
+    columns: Mapping[str, str],
+    remarks: str = "",
+    *,
+    further: Mapping[str, str] | None = None,
+) -> TextTable:
     """
     The comparison of defences, in the layout of the paper's Table 2.
 
@@ -211,9 +256,10 @@ def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str], rem
     :param records: Static records.
     :param columns: The paper's column -> name of the defence in the records; what is missing is a dash.
     :param remarks: How the defences differ from the paper's, for the note.
-    :return: Each cell "measured (printed)".
+    :param further: Columns that the paper lacks -> name of the defence in the records.
+    :return: Each cell "measured (printed)"; of further columns "measured".
     """
-    found = _static(records)
+    found, others = _static(records), further or {}
     cells = {}
     for attack in PAPER_TABLE_2.rows:
         line = []
@@ -222,8 +268,9 @@ def table_2(records: Iterable[EvaluationRecord], columns: Mapping[str, str], rem
                 line.append(_specific(found, attack))
             else:
                 line.append(_accuracy(found, attack, NO_DEFENCE if column == "No defence" else columns.get(column)))
-        cells[attack] = line
-    return _filled(PAPER_TABLE_2, cells, found.values(), "Comparison of defences", f" {remarks}" if remarks else "")
+        cells[attack] = [*line, *(_accuracy(found, attack, defence) for defence in others.values())]
+    said = f" {remarks}" if remarks else ""
+    return _filled(PAPER_TABLE_2, cells, found.values(), "Comparison of defences", said, tuple(others))
 
 
 def strength_table(records: Iterable[EvaluationRecord], defence: str) -> TextTable:
@@ -273,6 +320,50 @@ def storage_table(records: Iterable[EvaluationRecord], defence: str) -> TextTabl
     )
 
 
+def distance_table(records: Iterable[EvaluationRecord], defence: str) -> TextTable:
+    """
+    Distance to the clean image before and after the defence, the figures behind the paper's Figure 3.
+
+    :param records: Records with distances; of clean images what the defence alone does.
+    :param defence: Name of the defence.
+    """
+    found = _static(records)
+    rows = []
+    for attack in unique(name for name, _ in found):
+        before, after = found.get((attack, NO_DEFENCE)), found.get((attack, defence))
+        if before is not None and after is not None:
+            mae = [format_measure(None if r.mae is None else 255 * r.mae, 2) for r in (before, after)]
+            rows.append((attack_name(attack), *(format_measure(r.psnr, 2) for r in (before, after)), *mae))
+    return TextTable(
+        "Distance to the clean image",
+        ("Attack", "PSNR attacked, dB", "PSNR purified, dB", "MAE attacked, 255ths", "MAE purified, 255ths"),
+        tuple(rows),
+        f"{measured_on(found.values())}; {defence}. The paper's Figure 3.",
+    )
+
+
+def budgets_table(records: Iterable[EvaluationRecord], title: str) -> TextTable:
+    """
+    Several purifiers, a row each: accuracy clean and under each attack at each budget, and their PSNR.
+
+    :param records: Static records of one set of images.
+    :param title: Of the table.
+    :return: Accuracy in %; the PSNR is the mean over the attacked columns, in dB.
+    """
+    own = [r for r in records if r.threat_model in (CLEAN, "static") and r.file_format is None]
+    columns = unique((r.attack, r.eps) for r in own)
+    found = {(r.defence, r.attack, r.eps): r for r in reversed(own)}
+    rows = []
+    for defence in unique(r.defence for r in own):
+        cells = [found.get((defence, *column)) for column in columns]
+        known = [r.psnr for r in cells if r is not None and r.attack != CLEAN and r.psnr is not None]
+        psnr = sum(known) / len(known) if known else None
+        rows.append((defence, *(ABSENT if r is None else _with_interval(r) for r in cells), format_measure(psnr, 2)))
+    names = ["Clean" if attack == CLEAN else f"{attack_name(attack)} {format_eps(eps)}" for attack, eps in columns]
+    note = f"{measured_on(own)}; 95% interval in brackets. PSNR: purified attacked images against the clean ones."
+    return TextTable(title, ("Purifier", *names, "PSNR, dB"), tuple(rows), note)
+
+
 Found = dict[tuple[str, str], EvaluationRecord]
 
 
@@ -303,19 +394,20 @@ def _filled(
     records: Iterable[EvaluationRecord],
     title: str,
     remarks: str = "",
+    further: tuple[str, ...] = (),
 ) -> TextTable:
     rows = []
     for attack, line in cells.items():
-        printed = table.rows[attack]
-        shown = [f"{format_percent(value)} ({p:g})" for value, p in zip(line, printed, strict=True)]
-        rows.append((attack_name(attack), *shown))
+        printed = [f" ({p:g})" for p in table.rows[attack]] + [""] * len(further)
+        rows.append((attack_name(attack), *(format_percent(v) + p for v, p in zip(line, printed, strict=True))))
     for kind, label in AVERAGES.items():
         averages: list[str] = []
-        for column in range(len(table.columns)):
+        for column in range(len(table.columns) + len(further)):
             values = [line[column] for attack, line in cells.items() if kind == "all" or attack != "Clean"]
             known = [value for value in values if value is not None]
             mean = sum(known) / len(values) if len(known) == len(values) else None
-            averages.append(f"{format_percent(mean)} ({table.average(column, kind):.2f})")
+            own = column < len(table.columns)
+            averages.append(format_percent(mean) + (f" ({table.average(column, kind):.2f})" if own else ""))
         rows.append((label, *averages))
     used = [record for record in records if record.attack == CLEAN or record.attack in cells]
     half = max((high - low for low, high in (record.interval for record in used)), default=0) / 2
@@ -323,7 +415,7 @@ def _filled(
     means = f" Random defences: mean of {'/'.join(map(str, sorted(random)))} evaluations." if random else ""
     return TextTable(
         f"{title}: accuracy in %",
-        ("Attack", *table.columns),
+        ("Attack", *table.columns, *further),
         tuple(rows),
         f"Measured: {measured_on(used)}; 95% intervals of up to ±{100 * half:.0f} points.{means}{remarks} In brackets "
         f"the paper: {table.setting} Its averages are recomputed.",

@@ -24,6 +24,7 @@ __all__ = [
     "format_value",
     "join_counts",
     "last_line_width",
+    "latex_text",
     "markdown_lines",
     "markdown_table",
     "markdown_text",
@@ -37,6 +38,14 @@ ABSENT = "–"
 AVERAGES = {"all": "Average with clean", "attacks": "Average of attacks"}
 # Below this, a tenth of a percent of the interval says nothing.
 _FINE_N = 1000
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+    "≤": r"$\leq$",
+}
 
 
 def attack_name(name: str) -> str:
@@ -212,6 +221,11 @@ def markdown_table(title: str, header: Sequence[str], body: Iterable[Sequence[st
     """
     lines = [f"**{markdown_text(title)}**", "", *markdown_lines(header, body), "", markdown_text(note)]
     return "\n".join(lines) + "\n"
+
+
+def latex_text(text: str) -> str:
+    """Escape what LaTeX would read as a command."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def last_line_width(text: str) -> int:

@@ -30,6 +30,8 @@ class Preset:
     :param generator_options: Arguments of the generator.
     :param discriminator: Filters of the first layer of the PatchGAN, or a discriminator; None trains without the
         adversarial loss.
+    :param real_label: What the discriminator is to call a real patch; below 1 is one-sided label smoothing.
+    :param r1: Weight of the discriminator's R1 penalty; 0 leaves it out.
     :param features: Of the perceptual loss: "vgg19", "classifier" (the one that was attacked) or None (no such loss).
     :param features_options: Arguments of ``PerceptualLoss.vgg19`` or ``PerceptualLoss.of_classifier``.
     :param schedule: Weights of the losses by epoch; its length is the number of epochs.
@@ -57,6 +59,8 @@ class Preset:
     architecture: str
     generator_options: Mapping[str, Any] = field(default_factory=dict)
     discriminator: int | keras.Model | None = 64
+    real_label: float = 1.0
+    r1: float = 0.0
     features: str | None = "vgg19"
     features_options: Mapping[str, Any] = field(default_factory=dict)
     schedule: LossSchedule = PAPER_SCHEDULE
@@ -90,6 +94,8 @@ class Preset:
                 raise ValueError(f"Expected {name} above 0 and below {below}. Received {value!r}.")
         if not isinstance(self.beta_1, int | float) or not 0 <= self.beta_1 < 1:
             raise ValueError(f"Expected beta_1 from 0 on and below 1. Received {self.beta_1!r}.")
+        check_number("real_label", self.real_label, 0.5, 1)
+        check_number("r1", self.r1, 0, 1e6)
         check_batch_size(self.batch_size)
         check_integer("crop_step", self.crop_step)
         check_bool("flip", self.flip)

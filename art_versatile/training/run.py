@@ -297,6 +297,8 @@ class PreparedTraining:
             self.perceptual,
             schedule=preset.schedule,
             clip_norm=preset.clip_norm,
+            real_label=preset.real_label,
+            r1=preset.r1,
             inner=inner,
             inner_steps=steps,
             seed=self.settings.seed,

@@ -195,3 +195,15 @@ class TestDeepFoolByImage:
         with pytest.raises(TypeError):
             attack.generate([None])
         assert attack.verbose is verbose
+
+
+def test_changes_of_an_effort(tiny_classifier):
+    changes = {"C&W": {"max_iter": 7}, "APGD": {"nb_random_init": 2}, "iterative": {"max_iter": 3}}
+    made = paper_attacks(tiny_classifier, effort="quick", changes=changes)
+    assert (made["C&W"].max_iter, made["C&W"].binary_search_steps) == (7, 1)
+    assert [attack.nb_random_init for attack in made["AutoAttack"].attacks[:2]] == [2, 2]
+    assert (made["PGD"].max_iter, made["BIM"].max_iter) == (3, 3)
+    assert EFFORTS["quick"]["C&W"]["max_iter"] == 10  # as it was
+    for wrong in ({"PGD": {"max_iter": 1}}, {"C&W": {"eps": 1}}):
+        with pytest.raises(ValueError, match="Expected changes"):
+            paper_attacks(tiny_classifier, changes=wrong)

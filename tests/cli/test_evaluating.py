@@ -76,39 +76,6 @@ class TestEvaluate:
         assert "Expected both a folder and a table of labels" in refuses((command, labelled[0]), *weights)
 
 
-class TestReproduce:
-    @pytest.mark.slow
-    def test_on_real_photographs(self, run, tmp_path):
-        """Two photographs, the shipped weights, the paper's defences; without Figure 4, with a printed study."""
-        arguments = ["--limit", 2, "--image-size", 224, "--strength-images", 0, "--evaluations", 2]
-        arguments += ["--specific", "PGD=compact", "--printed-images", 1, "--out", tmp_path / "o"]
-        result = run("reproduce", *arguments)
-        assert result.exit_code == 0, result.output
-        output = " ".join(result.output.split())
-        for words in ("classified right; the others are left out", "Comparison of defences", "Floats against PNG"):
-            assert words in output
-        assert "Printed and photographed" in output
-        assert {path.name for path in (tmp_path / "o").iterdir()} == {
-            "figure_3.png", "figure_5.png", "pictures", "printed.json", "records.json", "report.html", "tables.md",
-        }  # fmt: skip
-        records = json.loads((tmp_path / "o" / "records.json").read_text())["records"]
-        assert {r["eps"] for r in records if r["attack"] == "FGSM"} == {16 / 255}
-        assert "trained on PGD" in {r["defence"] for r in records}
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (("--specific", "DeepFool=compact"), "Expected specific to be one of"),
-            (("--specific", "FGSM"), "Expected ATTACK=FOLDER. Received 'FGSM'"),
-            (("--specific", "FGSM=missing"), "Received 'missing'"),
-            (("--eps", "two"), "Expected a number such as"),
-            (("--effort", "full"), "Expected effort"),
-        ],
-    )
-    def test_refused(self, refuses, arguments, message):
-        assert message in refuses(("reproduce",), *arguments)
-
-
 class TestCertify:
     def test_a_folder_and_again(self, run, labelled, tiny, weights, tmp_path):
         command = ("certify", *labelled, "--weights", weights, "--classifier", tiny, "--image-size", 32, "--n0", 10,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, pixel_loss
+from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, gradient_penalty, pixel_loss
 
 
 def sigmoid(z):
@@ -30,6 +30,19 @@ def test_discriminator_loss():
     expected = 0.5 * (-(math.log(3 / 4) + math.log(1 / 2)) / 2 - (math.log(1 / 4) + math.log(4 / 5)) / 2)
     assert float(discriminator_loss(real, fake)) == pytest.approx(expected, rel=1e-6)
     assert float(discriminator_loss(fake, real)) != pytest.approx(expected, rel=1e-3)
+
+
+def test_smoothed_labels():
+    # A real patch is to be 0.9: at D = 3/4 it costs -0.9 log(3/4) - 0.1 log(1/4); a fake one is as before.
+    real, fake = tf.constant([math.log(3)]), tf.constant([0.0])
+    expected = 0.5 * (-0.9 * math.log(3 / 4) - 0.1 * math.log(1 / 4) - math.log(1 / 2))
+    assert float(discriminator_loss(real, fake, 0.9)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradient_penalty():
+    # Two images of one pixel: squared norms 1 + 4 + 4 = 9 and 0; half of their mean, over four patches each.
+    gradient = tf.constant([[[[1.0, 2.0, -2.0]]], [[[0.0, 0.0, 0.0]]]])
+    assert float(gradient_penalty(gradient, tf.zeros((2, 2, 2, 1)))) == pytest.approx(0.5 * 4.5 / 4)
 
 
 @pytest.mark.parametrize("logit", [-200.0, 200.0])

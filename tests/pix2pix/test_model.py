@@ -213,6 +213,42 @@ def gradients():
     return moves(make(keras.optimizers.SGD(1.0)))
 
 
+class TestDiscriminatorSettings:
+    """On a discriminator of one weight a channel, a patch a pixel."""
+
+    @staticmethod
+    def moved(**settings):
+        """The weights before a step of plain gradient descent at a rate of 1, and after it."""
+        image, other = keras.Input((None, None, 3)), keras.Input((None, None, 3))
+        judge = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer=keras.initializers.Constant(0.5))
+        discriminator = keras.Model([image, other], judge(other))
+        model = Pix2Pix(keras.Model(image, keras.layers.Conv2D(3, 1)(image)), discriminator, **settings)
+        model.generator.set_weights([np.eye(3).reshape(1, 1, 3, 3), np.zeros(3)])  # answers what it is given
+        model.compile(keras.optimizers.SGD(1.0), keras.optimizers.SGD(1.0))
+        before = discriminator.get_weights()[0].ravel()
+        losses = model.train_step(batch())
+        return before, discriminator.get_weights()[0].ravel(), losses
+
+    def test_r1_pulls_by_its_weight_times_the_weights(self):
+        # The gradient of the summed logits at each pixel is w itself: the penalty is |w|^2 / 2, its gradient w.
+        before, plain, losses = self.moved()
+        _, pulled, same = self.moved(r1=0.2)
+        np.testing.assert_allclose(pulled, plain - 0.2 * before, rtol=1e-5)
+        assert float(same["discriminator"]) == float(losses["discriminator"])  # logged without it
+
+    def test_smoothed_labels_against_the_gradient_by_hand(self):
+        x_adv, clean = (images.numpy().reshape(-1, 3) for images in batch())
+        before, after, _ = self.moved(real_label=0.9)
+        real, fake = (1 / (1 + np.exp(-images @ before)) for images in (clean, x_adv))
+        gradient = 0.5 * ((real - 0.9) @ clean / len(clean) + fake @ x_adv / len(x_adv))
+        np.testing.assert_allclose(after, before - gradient, rtol=1e-4)
+
+    @pytest.mark.parametrize(("name", "value"), [("real_label", 0.4), ("real_label", 1.1), ("r1", -1), ("r1", "1")])
+    def test_errors(self, name, value):
+        with pytest.raises(ValueError, match=f"Expected {name}"):
+            Pix2Pix(make_generator(), **{name: value})
+
+
 class TestClipNorm:
     @pytest.mark.parametrize("share", [0.1, 0.9, 1.5])
     def test_by_hand(self, gradients, share):

@@ -12,6 +12,9 @@ from art_versatile.reports.paper import (
     PAPER_TABLE_2,
     SEEN,
     TRAINED_ON,
+    TextTable,
+    budgets_table,
+    distance_table,
     storage_table,
     strength_table,
     table_1,
@@ -167,3 +170,43 @@ def test_printed(specific: list[EvaluationRecord]) -> None:
     console = Console(file=io.StringIO(), width=200)
     console.print(table.to_rich())
     assert "66.0 (88.4)" in console.file.getvalue()
+
+
+def test_columns_that_the_paper_lacks() -> None:
+    records = [record(attack, 7, "GaussianBlur") for attack in ("clean", *ATTACKS)]
+    table = table_2(records, {}, further={"Blur": "GaussianBlur", "Noise": "GaussianNoise"})
+    rows = {line[0]: line[-2:] for line in table.rows}
+    assert table.header[-2:] == ("Blur", "Noise")
+    assert set(rows.values()) == {("7.0", "–")}
+    assert {line[1] for line in table.rows if line[0] == "PGD"} == {"– (2.4)"}
+
+
+def test_distances() -> None:
+    records = [
+        record("PGD", 0, psnr=30.0, mae=2 / 255),
+        record("PGD", 60, OURS, psnr=28.5, mae=3 / 255),
+        record("FGSM", 60, OURS, psnr=28.5, mae=3 / 255),  # nothing to compare with
+    ]
+    assert distance_table(records, OURS).rows == (("PGD", "30.00", "28.50", "2.00", "3.00"),)
+
+
+def test_several_purifiers_at_several_budgets() -> None:
+    records = [
+        record("clean", 90),
+        record("clean", 80, OURS, psnr=40.0),
+        *(record("PGD", n, OURS, eps=e / 255, norm="inf", psnr=p) for n, e, p in ((50, 16, 28.0), (60, 8, 30.0))),
+        record("PGD", 0, eps=16 / 255, norm="inf"),
+    ]
+    table = budgets_table(records, "Title")
+    assert table.header == ("Purifier", "Clean", "PGD 16/255", "PGD 8/255", "PSNR, dB")
+    assert table.rows[0] == ("none", "90.0 (83–94)", "0.0 (0–4)", "–", "–")
+    assert table.rows[1] == (OURS, "80.0 (71–87)", "50.0 (40–60)", "60.0 (50–69)", "29.00")
+
+
+def test_csv_and_latex() -> None:
+    table = TextTable("A & B", ("Attack", "x, y"), (("C&W", "5% ±1"),), "n_1 ≤ 3")
+    assert table.to_csv() == 'Attack,"x, y"\nC&W,5% ±1\n'
+    lines = table.to_latex().splitlines()
+    assert lines[:3] == [r"\begin{table}", r"\caption{A \& B}", r"\begin{tabular}{lr}"]
+    assert r"C\&W & 5\% $\pm$1 \\" in lines
+    assert lines[-2:] == [r"n\_1 $\leq$ 3", r"\end{table}"]

@@ -62,6 +62,7 @@ def test_a_preset_is_a_value():
         {"discriminator": None},
         {"discriminator": keras.Sequential()},
         {"crop": (8, 16)},
+        {"real_label": 0.9, "r1": 2.5},
     ],
 )
 def test_what_may_be(fields):
@@ -89,6 +90,8 @@ def test_what_may_be(fields):
         ({"flip": 1}, ValueError, "Expected flip to be True or False. Received 1."),
         ({"scale": (1.0, 0.5)}, ValueError, "Expected scale to be two finite numbers"),
         ({"clean_share": 2}, ValueError, "Expected clean_share to be a number from 0 to 1. Received 2."),
+        ({"real_label": 1.5}, ValueError, "Expected real_label to be a number from 0.5 to 1. Received 1.5."),
+        ({"r1": -1}, ValueError, "Expected r1 to be a number from 0 to 1e+06. Received -1."),
         ({"beta_1": 1.0}, ValueError, "Expected beta_1 from 0 on and below 1. Received 1.0."),
     ],
 )
