@@ -18,8 +18,9 @@ import tensorflow as tf
 
 from art_versatile._checks import check_choice, check_integer, check_number, check_positive
 from art_versatile.attacks.ascent import NORMS, ascend, project, random_start
+from art_versatile.pairs.fresh import INNER
 
-__all__ = ["GaussianNoise", "InnerAttack"]
+__all__ = ["INNER", "GaussianNoise", "InnerAttack", "inner_source"]
 
 Images = Callable[[tf.Tensor], tf.Tensor]
 
@@ -76,7 +77,8 @@ class InnerAttack:
     has to be one in which a hopeless image counts for little, as ``PerceptualLoss(..., prediction="log")`` is: log(1 +
     KL), whose gradient is the KL's over 1 + KL. The plain KL of a confidently fooled classifier has no bound.
 
-    :param classifiers: Frozen Keras models, pixels in [0, 1] -> logits; one is drawn at each step.
+    :param classifiers: Frozen Keras models, or what is named and called like one, pixels in [0, 1] -> logits; one is
+        drawn at each step.
     :param eps: Budget, pixels in [0, 1]; each image's is a share of it, drawn from ``spread``.
     :param norm: "inf" or "2".
     :param steps: Steps of an attack.
@@ -96,7 +98,7 @@ class InnerAttack:
     :raises ValueError: If a number or a name is not as expected.
     """
 
-    classifiers: Sequence[keras.Model] = field(repr=False)
+    classifiers: Sequence[Any] = field(repr=False)
     eps: float = 4 / 255
     norm: str = "inf"
     steps: int = 1
@@ -211,3 +213,37 @@ class InnerAttack:
         else:
             direction = gradient / (tf.sqrt(tf.reduce_sum(gradient**2, axis=(1, 2, 3), keepdims=True)) + 1e-12)
         return tf.stop_gradient(project(image + length * direction, clean, eps, self.norm))
+
+
+def inner_source(
+    name: str,
+    classifiers: Sequence[Any],
+    *,
+    eps: float = 4 / 255,
+    steps: int = 2,
+    replay: int = 4,
+    sigma: float = 0.25,
+    start: float = 0.1,
+    raise_at: float | None = None,
+) -> InnerAttack | GaussianNoise:
+    """
+    What makes the adversarial half of a batch inside the training step, by name.
+
+    :param name: Out of :data:`INNER`: one step of FGSM, PGD, replay of the gradients that there are anyway ("free"),
+        or Gaussian noise.
+    :param classifiers: The attacked Keras models, from pixels in [0, 1] to logits.
+    :param eps: Budget of the attacks, pixels in [0, 1].
+    :param steps: Of PGD.
+    :param replay: Steps on each batch, of "free"; at least 2.
+    :param sigma: Largest standard deviation of the noise, pixels in [0, 1].
+    :param start: See :class:`InnerAttack`.
+    :param raise_at: See :class:`InnerAttack`.
+    :raises ValueError: If the name is none of these or a number is out of its range.
+    """
+    check_choice("inner", name, INNER)
+    if name == "gaussian":
+        return GaussianNoise(sigma)
+    if name == "free":
+        check_integer("replay", replay, 2)
+        return InnerAttack(classifiers, eps=eps, replay=replay, start=start, raise_at=raise_at)
+    return InnerAttack(classifiers, eps=eps, steps=steps if name == "pgd" else 1, start=start, raise_at=raise_at)

@@ -113,7 +113,7 @@ class Training:
                 check_integer(name, getattr(self, name))
         check_integer("seed", self.seed, least=0)
         if self.patience is not None and not self.measures:
-            raise ValueError("Expected validation pairs with patience, or a watch. Received none.")
+            raise ValueError("Expected validation pairs or a watch with patience. Received neither.")
         if self.measures and self.monitor is not None:
             check_choice("monitor", self.monitor, self.measures)
         if self.watch is not None and isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
