@@ -8,7 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
@@ -210,12 +210,12 @@ class VersatileTrainer(Trainer):
                 raise ValueError("Expected clean images alone with inner. Received pairs, y or pairs_folder.")
             x, _ = self._check_data(x, None, attacked=False)
             x = MemoryPairs(x, x, attacks=("none",), clip_values=self.purifier.clip_values)
-        image_shape: tuple[int, ...]
+        image_shape: tuple[int, int, int]
         if isinstance(x, Pairs):
             image_shape = self._check_pairs(x, y, pairs_folder)
         else:
             x, y = self._check_data(x, y)
-            image_shape = x.shape[1:]
+            image_shape = cast(tuple[int, int, int], x.shape[1:])
         source = self._inner(inner, image_shape, eps=eps, sigma=sigma)
         training = Training.of(
             self._preset(batch_size, nb_epochs),
@@ -371,7 +371,7 @@ class VersatileTrainer(Trainer):
         self, inner: InnerAttack | GaussianNoise | str | None, image_shape: tuple[int, ...], **options: float | None
     ) -> InnerAttack | GaussianNoise | None:
         """What makes attacks or noise inside the step: what was given, or that of a name on this classifier."""
-        given = {name: value for name, value in options.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if inner is not None and not isinstance(inner, InnerAttack | GaussianNoise | str):
             raise TypeError(f"Expected inner to be an InnerAttack, GaussianNoise or a name. Received {inner!r}.")
         if isinstance(inner, str):

@@ -239,7 +239,7 @@ def train(
     }
     training.RunFolder(out, resume=resume)  # refuses one that holds a run, before anything is loaded
     run = Run(out, chosen, settings, validation, validation_limit, validation_every, mirrored)
-    inside = {"eps": max(budgets.values()), "steps": inner_steps, "replay": replay, "sigma": sigma}
+    inside: dict[str, Any] = {"eps": max(budgets.values()), "steps": inner_steps, "replay": replay, "sigma": sigma}
     inside |= {"start": eps_start, "raise_at": raise_at}
     if watch is not None:
         run.watch(watch, watch_images, image_size, held_budget, watch_every)

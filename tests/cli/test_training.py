@@ -177,7 +177,8 @@ class TestTrain:
         command = ("train", "--inner", "fgsm", "--images", pictures, "--out", tmp_path / "run", "--classifier", tiny,
                    "--sides", 32, "--epoch-pairs", 4, "--batch-size", 4, "--weights", weights, "--epochs", 2,
                    "--no-adversarial", "--eps", "4/255", "--eps-start", 0.25, "--raise-at", 0.0, "--pixel-start", 1,
-                   "--watch", held, "--watch-eps", "8/255", "--watch-images", 3, "--image-size", 48, "--features", "none")  # fmt: skip
+                   "--watch", held, "--watch-eps", "8/255", "--watch-images", 3, "--image-size", 48,
+                   "--features", "none")  # fmt: skip
         result = run(*command)
         assert result.exit_code == 0, result.output
         assert f"{tmp_path / 'run' / 'last'} and {tmp_path / 'run' / 'best'}" in result.output
