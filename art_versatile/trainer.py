@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from art.defences.trainer import Trainer
 from art.estimators.classification import EnsembleClassifier, KerasClassifier
 from art.utils import is_probability
 
-from art_versatile._checks import check_images, check_integer, pixel_range
+from art_versatile._checks import check_choice, check_images, check_integer, pixel_range
 from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.defended import check_pixels, defend
@@ -29,6 +29,7 @@ from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.schedule import LossSchedule
 from art_versatile.purifier import VersatilePurifier
 from art_versatile.training import Preset, Training, Validation, new_discriminator, new_generator, perceptual_loss
+from art_versatile.training.inner import INNER, GaussianNoise, InnerAttack, inner_source
 from art_versatile.training.presets import find_preset
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ PAIRS_IN_MEMORY = 2 * 2**30
 
 # What fit takes besides.
 _SETTINGS = (
-    "callbacks", "precision", "patience", "monitor", "steps_per_epoch", "strategy", "tensorboard",
+    "callbacks", "precision", "patience", "monitor", "watch", "steps_per_epoch", "strategy", "tensorboard",
     "learning_rate", "decay", "warmup", "beta_1", "clip_norm", "ema", "scale", "clean_share",
 )  # fmt: skip
 
@@ -152,6 +153,9 @@ class VersatileTrainer(Trainer):
         batch_size: int | None = None,
         nb_epochs: int | None = None,
         *,
+        inner: InnerAttack | GaussianNoise | str | None = None,
+        eps: float | None = None,
+        sigma: float | None = None,
         out: str | Path | None = None,
         resume: bool = False,
         validation_data: tuple[np.ndarray, np.ndarray] | None = None,
@@ -161,7 +165,9 @@ class VersatileTrainer(Trainer):
     ) -> keras.callbacks.History:
         """
         Attack the classifier, then train the purifier on the pairs: whole images, mirrored at their far edges up to a
-        size that the generator takes, as the purifier does.
+        size that the generator takes, as the purifier does. With ``inner`` the attacks are made inside the training
+        step, through the purifier as it is then, or noise is; the trainer's own attacks then make validation images at
+        most.
 
         :param x: Clean images in the classifier's ``clip_values``, (N, H, W, 3), or (N, 3, H, W) for a classifier with
             channels first. Or pairs that are there already, in that range: a
@@ -172,6 +178,12 @@ class VersatileTrainer(Trainer):
         :param batch_size: Images a step; None takes the preset's.
         :param nb_epochs: Passes over the pairs; None takes the length of the schedule. The schedule is stretched to
             another number, its stages in their proportions: the paper's 40, 30 and 30 epochs are 4, 3 and 3 of 10.
+        :param inner: "fgsm", "pgd", "free" or "gaussian" (:func:`~art_versatile.training.inner.inner_source`), on this
+            classifier, whose model has to be a Keras model with channels last, without defences of its own; or an
+            :class:`~art_versatile.training.inner.InnerAttack` or :class:`~art_versatile.training.inner.GaussianNoise`.
+            ``x`` is clean images then, and ``y`` is None: the attacks climb away from the classifier's own prediction.
+        :param eps: Budget of the attacks of ``inner``, where that is a name; a share of the pixel range. None is 4/255.
+        :param sigma: Largest standard deviation of the noise of "gaussian", a share of the pixel range. None is 0.25.
         :param out: Folder for weights, log, curves and checkpoints, as :func:`art_versatile.training.train` fills it.
         :param resume: Go on with the run in ``out``. The attacks are made anew, unless they are in a folder.
         :param validation_data: Held images and their right labels, as ``x`` and ``y``: they are attacked too, and the
@@ -180,9 +192,9 @@ class VersatileTrainer(Trainer):
             they stopped. None holds pairs in memory up to :data:`PAIRS_IN_MEMORY` bytes, and more in a store in a
             temporary folder.
         :param verbose: Show progress; None as the trainer does.
-        :param settings: ``callbacks``, ``precision``, ``patience``, ``monitor``, ``steps_per_epoch``, ``strategy``,
-            ``tensorboard``, and the fields of a preset that the trainer does not settle itself: ``learning_rate``,
-            ``decay``, ``warmup``, ``beta_1``, ``clip_norm``, ``ema``, ``scale``, ``clean_share``.
+        :param settings: ``callbacks``, ``precision``, ``patience``, ``monitor``, ``watch``, ``steps_per_epoch``,
+            ``strategy``, ``tensorboard``, and the fields of a preset that the trainer does not settle itself:
+            ``learning_rate``, ``decay``, ``warmup``, ``beta_1``, ``clip_norm``, ``ema``, ``scale``, ``clean_share``.
         :return: The mean of each named loss in each epoch, and what was measured, as Keras gives it.
         :raises ValueError: If the images, the pairs or the numbers are not as expected; nothing has been attacked then.
         """
@@ -193,15 +205,23 @@ class VersatileTrainer(Trainer):
                 f"classifier's grid. Received {refused}."
             )
         verbose = self.verbose if verbose is None else bool(verbose)
+        if inner is not None:
+            if isinstance(x, Pairs) or y is not None or pairs_folder is not None:
+                raise ValueError("Expected clean images alone with inner. Received pairs, y or pairs_folder.")
+            x, _ = self._check_data(x, None, attacked=False)
+            x = MemoryPairs(x, x, attacks=("none",), clip_values=self.purifier.clip_values)
+        image_shape: tuple[int, int, int]
         if isinstance(x, Pairs):
             image_shape = self._check_pairs(x, y, pairs_folder)
         else:
             x, y = self._check_data(x, y)
-            image_shape = x.shape[1:]
+            image_shape = cast(tuple[int, int, int], x.shape[1:])
+        source = self._inner(inner, image_shape, eps=eps, sigma=sigma)
         training = Training.of(
             self._preset(batch_size, nb_epochs),
             perceptual=self._perceptual_loss(image_shape),
             generator=self.purifier.generator,
+            inner=source,
             optimizer=self.optimizer,
             validation=None if validation_data is None else self._validation(*validation_data, verbose),
             seed=self.seed,
@@ -265,11 +285,11 @@ class VersatileTrainer(Trainer):
         """
         return self.get_classifier().predict(x, **kwargs)
 
-    def _check_data(self, x: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images that can be attacked, (N, H, W, 3), and their labels, (N,)."""
+    def _check_data(self, x: np.ndarray, y: Any, *, attacked: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images, (N, H, W, 3), enough of them to be attacked, and their labels, (N,)."""
         first = self.purifier.channels_first
         x = check_images(x, self.purifier.clip_values, channels_first=first).astype(np.float32)
-        if len(x) * self._attacks_per_image < len(self.attacks):
+        if attacked and len(x) * self._attacks_per_image < len(self.attacks):
             raise ValueError(f"Expected at least one image for each of {len(self.attacks)} attacks. Received {len(x)}.")
         x = np.moveaxis(x, 1, -1) if first else x
         return x, find_labels(y, Source(x), self._classifier.nb_classes)
@@ -347,6 +367,50 @@ class VersatileTrainer(Trainer):
         images = (images * (high - low) + low).astype(np.float32)
         return self._classifier.predict(np.moveaxis(images, -1, 1) if self.purifier.channels_first else images)
 
+    def _inner(
+        self, inner: InnerAttack | GaussianNoise | str | None, image_shape: tuple[int, ...], **options: float | None
+    ) -> InnerAttack | GaussianNoise | None:
+        """What makes attacks or noise inside the step: what was given, or that of a name on this classifier."""
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if inner is not None and not isinstance(inner, InnerAttack | GaussianNoise | str):
+            raise TypeError(f"Expected inner to be an InnerAttack, GaussianNoise or a name. Received {inner!r}.")
+        if isinstance(inner, str):
+            check_choice("inner", inner, INNER)
+        taken = {"sigma" if inner == "gaussian" else "eps"} if isinstance(inner, str) else set()
+        if others := sorted(set(given) - taken):
+            raise ValueError(f"Expected no {' or '.join(others)} with inner={inner!r}. Received {given}.")
+        if not isinstance(inner, str):
+            return inner
+        if inner == "gaussian":
+            return inner_source(inner, [], **given)
+        model = self._keras_model()
+        if model is None or getattr(self._classifier, "preprocessing_defences", None):
+            raise ValueError(
+                "Expected a classifier with a Keras model, channels last, without defences of its own; else "
+                f"InnerAttack([model from pixels in [0, 1] to logits]). Received {type(self._classifier).__name__}."
+            )
+        return inner_source(inner, [_Logits(model, *self._input_of_model(image_shape))], **given)
+
+    def _keras_model(self) -> keras.Model | None:
+        """The classifier's model, where it can be called on (N, H, W, 3)."""
+        model = getattr(self._classifier, "model", None)
+        return model if isinstance(model, keras.Model) and not self.purifier.channels_first else None
+
+    def _input_of_model(self, image_shape: tuple[int, ...]) -> tuple[Callable[[tf.Tensor], tf.Tensor], bool]:
+        """From pixels in [0, 1] to what the classifier's model is given, and whether it answers probabilities."""
+        low, high = self.purifier.clip_values
+        height, width, _ = image_shape
+        noise = np.random.default_rng(0).random((1, height, width, 3), np.float32)
+        # The classifier's own standardisation stands between its pixels and its model.
+        standardisation = self._classifier.preprocessing
+        mean, std = (0.0, 1.0) if standardisation is None else (standardisation.mean, standardisation.std)
+
+        def to_model(pixels: tf.Tensor) -> tf.Tensor:
+            pixels = tf.ensure_shape(pixels[:, :height, :width], (None, height, width, 3))
+            return (pixels * (high - low) + low - tf.cast(mean, tf.float32)) / tf.cast(std, tf.float32)
+
+        return to_model, bool(is_probability(self._classify(noise)))
+
     def _perceptual_loss(self, image_shape: tuple[int, ...]) -> PerceptualLoss | None:
         """The loss that was given, or the one of the preset, or of the classifier's own features."""
         if self.perceptual is None or isinstance(self.perceptual, PerceptualLoss):
@@ -356,25 +420,14 @@ class VersatileTrainer(Trainer):
             preset = dataclasses.replace(preset, features="classifier", features_options={})
         if preset.features != "classifier":
             return perceptual_loss(preset)
-        model = getattr(self._classifier, "model", None)
-        low, high = self.purifier.clip_values
-        if not isinstance(model, keras.Model) or self.purifier.channels_first:
+        model = self._keras_model()
+        if model is None:
             logger.warning(
                 "%s holds no Keras model with channels last: training without a perceptual loss.",
                 type(self._classifier).__name__,
             )
             return None
-        height, width, _ = image_shape
-        noise = np.random.default_rng(0).random((1, height, width, 3), np.float32)
-        probabilities = bool(is_probability(self._classify(noise)))
-        # The classifier's own standardisation stands between its pixels and its model.
-        standardisation = self._classifier.preprocessing
-        mean, std = (0.0, 1.0) if standardisation is None else (standardisation.mean, standardisation.std)
-
-        def to_model(pixels: tf.Tensor) -> tf.Tensor:
-            pixels = tf.ensure_shape(pixels[:, :height, :width], (None, height, width, 3))
-            return (pixels * (high - low) + low - tf.cast(mean, tf.float32)) / tf.cast(std, tf.float32)
-
+        to_model, probabilities = self._input_of_model(image_shape)
         return perceptual_loss(preset, model, preprocess=to_model, probabilities=probabilities)
 
     def _write_card(self, parameters: dict[str, Any]) -> None:
@@ -390,6 +443,18 @@ class VersatileTrainer(Trainer):
             f"{type(self).__name__}(classifier={type(self._classifier).__name__}, attacks={list(self.attacks)}, "
             f"purifier={self.purifier!r}, schedule={self.schedule!r}, split={self.split!r}, seed={self.seed})"
         )
+
+
+class _Logits:
+    """A classifier's model as inner attacks call it: pixels in [0, 1], of any size that its cut takes, to logits."""
+
+    def __init__(self, model: keras.Model, to_model: Callable[[tf.Tensor], tf.Tensor], probabilities: bool) -> None:
+        self.name = model.name
+        self._model, self._to_model, self._probabilities = model, to_model, probabilities
+
+    def __call__(self, pixels: tf.Tensor, training: bool = False) -> tf.Tensor:
+        answers = tf.cast(self._model(self._to_model(pixels), training=training), tf.float32)
+        return tf.math.log(answers + 1e-6) if self._probabilities else answers
 
 
 def _default_attacks(classifier: Any) -> dict[str, EvasionAttack]:

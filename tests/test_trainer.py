@@ -16,6 +16,7 @@ from art_versatile.pairs import MemoryPairs, PairStore, attack_in_memory, genera
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
 from art_versatile.trainer import defend
 from art_versatile.training import PRESETS
+from art_versatile.training.inner import GaussianNoise, InnerAttack, inner_source
 
 SIZE, CLASSES, SCHEDULE = 32, 4, LossSchedule([(100, 10.0, 1.0)])
 
@@ -312,6 +313,88 @@ class TestFit:
         assert {name: len(values) for name, values in history.history.items()} == {"loss": 3, "pixel": 3}
         weight = PRESETS["compact"].schedule(0)[0]
         assert history.history["loss"] == pytest.approx([weight * value for value in history.history["pixel"]])
+
+
+class TestInner:
+    OPTIONS = {"schedule": SCHEDULE, "discriminator": None, "seed": 3, "verbose": False}  # noqa: RUF012
+
+    def trainer(self, classifier, **options):
+        return VersatileTrainer(classifier, FastGradientMethod(classifier), small_purifier(), **self.OPTIONS, **options)
+
+    @pytest.mark.parametrize(("inner", "options"), [("fgsm", {"eps": 0.1}), ("gaussian", {"sigma": 0.1})])
+    def test_it_trains_without_attacks_and_the_same_twice(self, classifier, images, monkeypatch, inner, options):
+        monkeypatch.setattr(FastGradientMethod, "generate", lambda *_, **__: pytest.fail("an attack"))
+        source, seed = inner_source(inner, [classifier.model], start=1.0, **options), tf.constant([1, 2])
+
+        loss = self.trainer(classifier)._perceptual_loss(images.shape[1:])
+
+        def lost(generator):
+            """Under attacks or noise that are the same each time."""
+            return float(loss(generator(source(generator, images, tf.constant(1.0), seed)), images))
+
+        before, runs = lost(small_purifier().generator), []
+        for _ in range(2):
+            trainer = self.trainer(classifier, optimizer=keras.optimizers.Adam(2e-3))
+            fit(trainer, images, nb_epochs=30, inner=inner, **options)
+            assert lost(trainer.purifier.generator) < 0.8 * before
+            runs.append(trainer.purifier.generator.get_weights())
+        for a, b in zip(*runs, strict=True):
+            np.testing.assert_array_equal(a, b)
+        facts = trainer.purifier.card["training"]["inner"]
+        assert facts["class"] == ("GaussianNoise" if inner == "gaussian" else "InnerAttack")
+        assert facts["sigma" if inner == "gaussian" else "eps"] == 0.1
+        assert trainer.get_classifier().predict(images).shape == (8, CLASSES)
+
+    @pytest.mark.parametrize("softmax", [False, True])
+    def test_by_name_it_goes_through_the_classifiers_own_pixels(self, images, softmax):
+        """Range, standardisation, softmax: the logits are those of the classifier, up to a constant."""
+        classifier = make_classifier(softmax=softmax, scale=255.0, preprocessing=(127.0, 128.0))
+        trainer = VersatileTrainer(
+            classifier, FastGradientMethod(classifier), small_purifier(clip_values=(0, 255)), **self.OPTIONS
+        )
+        (model,) = trainer._inner("pgd", images.shape[1:], eps=None, sigma=None).classifiers
+        expected = classifier.predict(images * 255)
+        expected = expected if softmax else tf.nn.softmax(expected)
+        np.testing.assert_allclose(tf.nn.softmax(model(images)), expected, atol=1e-5)
+        assert trainer._inner("pgd", images.shape[1:], eps=0.5, sigma=None).eps == 0.5
+
+    def test_an_object(self, classifier, images):
+        """As it is given: with a name and the same settings the run is the same."""
+        attack = InnerAttack([classifier.model], 0.1)
+        given = fit(self.trainer(classifier), images, nb_epochs=1, inner=attack).history
+        named = fit(self.trainer(classifier), images, nb_epochs=1, inner="fgsm", eps=0.1).history
+        assert {name: pytest.approx(values, rel=1e-5) for name, values in given.items()} == named
+
+    @pytest.mark.parametrize(
+        ("spoil", "error", "message"),
+        [
+            (lambda x: {"inner": "cw"}, ValueError, "Expected inner to be one of"),
+            (lambda x: {"inner": 4}, TypeError, "Expected inner to be an InnerAttack, GaussianNoise or a name"),
+            (lambda x: {"inner": "fgsm", "sigma": 0.1}, ValueError, "Expected no sigma with inner='fgsm'"),
+            (lambda x: {"inner": "gaussian", "eps": 0.1}, ValueError, "Expected no eps with inner='gaussian'"),
+            (lambda x: {"inner": GaussianNoise(), "sigma": 0.1}, ValueError, "Expected no sigma with inner=Gauss"),
+            (lambda x: {"eps": 0.1}, ValueError, "Expected no eps with inner=None"),
+            (lambda x: {"inner": "fgsm", "eps": -1.0}, ValueError, "Expected eps"),
+            (lambda x: {"inner": "fgsm", "y": np.zeros(8, int)}, ValueError, "clean images alone with inner"),
+            (lambda x: {"inner": "fgsm", "pairs_folder": "pairs"}, ValueError, "clean images alone with inner"),
+            (lambda x: {"inner": "fgsm", "x": MemoryPairs(x, x)}, ValueError, "clean images alone with inner"),
+            (lambda x: {"inner": "fgsm", "x": x * 2}, ValueError, "Expected x inside clip_values"),
+        ],
+    )
+    def test_refused(self, classifier, images, tmp_path, spoil, error, message):
+        trainer = self.trainer(classifier)
+        before = trainer.purifier.generator.get_weights()
+        with pytest.raises(error, match=message):
+            trainer.fit(**{"x": images, "out": tmp_path / "run", **spoil(images)})
+        assert not (tmp_path / "run").exists()
+        for a, b in zip(before, trainer.purifier.generator.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_a_classifier_that_cannot_be_gone_through(self, classifier, images):
+        black_box = BlackBoxClassifier(classifier.predict, (SIZE, SIZE, 3), CLASSES, clip_values=(0.0, 1.0))
+        trainer = VersatileTrainer(black_box, FastGradientMethod(classifier), small_purifier(), **self.OPTIONS)
+        with pytest.raises(ValueError, match="Expected a classifier with a Keras model, channels last"):
+            trainer.fit(images, inner="fgsm")
 
 
 class NotYet(FastGradientMethod):

@@ -134,7 +134,7 @@ def train_super_resolution(
                 epochs=epochs,
                 initial_epoch=done,
                 callbacks=[
-                    Monitor(None if held_out is None else lambda: _gain(network, held_out)),
+                    Monitor(*([] if held_out is None else [(lambda: _gain(network, held_out), 1)])),
                     folder.callback(lambda: contextlib.nullcontext(network), save, card=content),
                     bar,
                 ],

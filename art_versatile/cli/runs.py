@@ -19,6 +19,7 @@ __all__ = [
     "builder",
     "check_choices",
     "check_source",
+    "check_watch",
     "chosen_classifiers",
     "chosen_preset",
     "chosen_sides",
@@ -86,6 +87,17 @@ class Run:
         if self.held is not None and target is not None:
             self.settings["validation"] = validation_on(self.held, target, self.limit, self.every)
 
+    def watch(self, folder: Path, count: int, size: int, eps: float, every: int) -> None:
+        """Attack held images through the purifier while it is trained."""
+        from art_versatile.classifiers import load_classifier
+        from art_versatile.images import list_images, load_images
+        from art_versatile.training import Watch
+
+        with self.strategy.scope():
+            target = load_classifier(self.classifiers[0], size)
+        images = load_images(list_images(folder)[:count], int(target.input_shape[0]))
+        self.settings["watch"] = Watch(images, target.model, eps, every, seed=self.settings["seed"])
+
     def on_stored(
         self,
         pairs: Sequence[Path] | None,
@@ -132,6 +144,7 @@ class Run:
         recipe: dict[str, Any],
         inner: tuple[str, dict[str, Any]] | None,
         epoch_pairs: int,
+        pixel_start: int,
         weights: str | None,
         noise: float | None,
     ) -> Any:
@@ -139,6 +152,7 @@ class Run:
         from art_versatile.classifiers import load_classifier
         from art_versatile.experiments import fresh_training as fresh
         from art_versatile.pairs.fresh import Recipe
+        from art_versatile.training.inner import inner_source
 
         drawn = Recipe(**(recipe | ({"sides": sides} if sides else {})))
         with self.strategy.scope():
@@ -150,7 +164,7 @@ class Run:
             features = {name: fresh.feature_network(name, path) for name, path in files.items()}
             self.begin(weights, noise)
         self.measure(target)
-        source = None if inner is None else fresh.inner_source(inner[0], list(models.values()), **inner[1])
+        source = None if inner is None else inner_source(inner[0], list(models.values()), **inner[1])
         return fresh.fresh_training(
             images,
             models,
@@ -159,6 +173,7 @@ class Run:
             inner=source,
             recipe=drawn,
             epoch_pairs=epoch_pairs,
+            pixel_start=pixel_start,
             card=self.card,
             **self.settings,
         )
@@ -187,8 +202,9 @@ def check_source(
 ) -> None:
     """Where the pairs come from."""
     from art_versatile._checks import check_choice
-    from art_versatile.experiments.fresh_training import INNER, NETWORKS
+    from art_versatile.experiments.fresh_training import NETWORKS
     from art_versatile.images import list_images
+    from art_versatile.pairs.fresh import INNER
 
     if bool(pairs) == bool(images):
         raise ValueError("Expected either --pairs or --images. Received both or neither.")
@@ -209,6 +225,19 @@ def check_source(
             raise FileNotFoundError(f"Expected a file of the weights of {name}. Received {path!r}: there is none.")
     for source in images or ():
         list_images(source)
+
+
+def check_watch(watch: Path | None, images: list[Path] | None, raise_at: float | None, *, inner: str | None) -> None:
+    """Held images are there and are not trained on."""
+    from art_versatile.images import list_images
+
+    if raise_at is not None and (watch is None or inner in (None, "gaussian")):
+        raise ValueError("Expected --raise-at with --watch and an attack of --inner. Received it without.")
+    if watch is None:
+        return
+    trained = {file.resolve() for source in images or () for file in list_images(source)}
+    if both := [file for file in list_images(watch) if file.resolve() in trained]:
+        raise ValueError(f"Expected --watch to hold other images than --images. Received {both[0]} in both.")
 
 
 def check_choices(

@@ -14,6 +14,7 @@ from art_versatile.cli.runs import (
     builder,
     check_choices,
     check_source,
+    check_watch,
     chosen_classifiers,
     chosen_preset,
     chosen_sides,
@@ -136,6 +137,23 @@ def train(
     sigma: Annotated[float, typer.Option(min=0, max=2, help="With --inner gaussian: largest deviation.")] = 0.25,
     attacks: Annotated[str, typer.Option(help="With --images: names out of the paper's six; all by default.")] = "",
     effort: Annotated[str, typer.Option(help="With --images: how hard the attacks try, quick or paper.")] = "quick",
+    eps_start: Annotated[
+        float, typer.Option(min=0, max=1, help="With --inner: share of eps to begin with; too much and it falls apart.")
+    ] = 0.1,
+    raise_at: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="With --inner and --watch: raise eps where PGD accuracy at it is so high."),
+    ] = None,
+    pixel_start: Annotated[
+        int, typer.Option(min=0, help="With --fresh or --inner: epochs of the pixel loss alone first, in OUT/start.")
+    ] = 0,
+    watch: Annotated[
+        Path | None,
+        typer.Option(help="Folder of held images, attacked through the purifier as it is: overfitting stops the run."),
+    ] = None,
+    watch_eps: Annotated[str, typer.Option(help="Budget of PGD on them, a share of the pixel range.")] = "1/255",
+    watch_every: HeldEvery = 1,
+    watch_images: Annotated[int, typer.Option(min=1, help="So many of them, the first.")] = 64,
     eps: Annotated[
         str | None,
         typer.Option(
@@ -167,7 +185,10 @@ def train(
     validation: Annotated[Path | None, typer.Option(help="A store of held pairs, with given labels.")] = None,
     validation_limit: HeldLimit = None,
     validation_every: HeldEvery = 1,
-    monitor: Annotated[str, typer.Option(help="What the best weights are best in.")] = "val_recovered_accuracy",
+    monitor: Annotated[
+        str | None,
+        typer.Option(help="What the best weights are best in; val_recovered_accuracy, with --watch val_pgd_accuracy."),
+    ] = None,
     patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many without a better one.")] = None,
     precision: Precision = "float32",
     mirrored: Annotated[bool, typer.Option(help="On all GPUs of this machine (MirroredStrategy).")] = False,
@@ -179,7 +200,11 @@ def train(
     chosen = chosen_classifiers(classifier, fresh=fresh, inner=inner)
     check_source(pairs, images, only, chosen, feature_network, fresh=fresh, inner=inner)
     check_choices(preset, features, precision, schedule, weights, vgg19_weights)
+    check_watch(watch, images, raise_at, inner=inner)
+    held_budget = common.share(watch_eps)
     drawn = fresh or inner is not None
+    if pixel_start and not drawn:
+        raise ValueError("Expected --pixel-start with --fresh or --inner. Received neither.")
     if drawn and (crop is not None or clean_share is not None):
         raise ValueError("Expected --crop and --clean-share with stored pairs alone: others are as they are drawn.")
     drawn_sides = chosen_sides(sides)
@@ -214,22 +239,27 @@ def train(
     }
     training.RunFolder(out, resume=resume)  # refuses one that holds a run, before anything is loaded
     run = Run(out, chosen, settings, validation, validation_limit, validation_every, mirrored)
+    inside: dict[str, Any] = {"eps": max(budgets.values()), "steps": inner_steps, "replay": replay, "sigma": sigma}
+    inside |= {"start": eps_start, "raise_at": raise_at}
+    if watch is not None:
+        run.watch(watch, watch_images, image_size, held_budget, watch_every)
     if drawn:
         result = run.on_drawn(
             images or [],
             feature_network or [],
             sides=drawn_sides,
             recipe={"eps": (min(budgets.values()), max(budgets.values())), "reuse": reuse} if fresh else {},
-            inner=None
-            if inner is None
-            else (inner, {"eps": max(budgets.values()), "steps": inner_steps, "replay": replay, "sigma": sigma}),
+            inner=None if inner is None else (inner, inside),
             epoch_pairs=epoch_pairs,
+            pixel_start=pixel_start,
             weights=weights,
             noise=noise,
         )
     else:
         result = run.on_stored(pairs, images, common.listed(only), build, image_size, weights=weights, noise=noise)
-    best = f" and {out / 'best'}" * (validation is not None)
+    best = f" and {out / 'best'}" * (validation is not None or watch is not None)
+    if result.overfitted:
+        typer.echo(f"stopped: catastrophic overfitting; the weights to use are those of {out / 'best'}")
     typer.echo(f"{len(result.history)} epochs; weights in {out / 'last'}{best}")
 
 

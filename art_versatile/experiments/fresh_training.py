@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_versatile._checks import check_choice
+from art_versatile._checks import check_choice, check_integer
 from art_versatile.images import list_images
 
 if TYPE_CHECKING:
@@ -14,13 +15,10 @@ if TYPE_CHECKING:
 
     from art_versatile.pairs.fresh import RandomViews, Recipe
     from art_versatile.pix2pix.perceptual import RandomPerceptualLoss
-    from art_versatile.training import TrainingResult
-    from art_versatile.training.inner import GaussianNoise, InnerAttack
+    from art_versatile.training import PreparedTraining, TrainingResult
 
-__all__ = ["INNER", "NETWORKS", "feature_network", "fresh_training", "inner_source", "perceptual_loss_of_several"]
+__all__ = ["NETWORKS", "feature_network", "fresh_training", "perceptual_loss_of_several"]
 
-#: Names of what is made inside the training step.
-INNER = ("fgsm", "pgd", "free", "gaussian")
 #: Networks of features, read from files.
 NETWORKS = ("alexnet", "vgg16")
 
@@ -41,39 +39,6 @@ def feature_network(name: str, path: str | Path) -> keras.Model:
     from art_versatile.pix2pix.convolutions import alexnet_features, vgg16_features
 
     return {"alexnet": alexnet_features, "vgg16": vgg16_features}[name](path)
-
-
-def inner_source(
-    name: str,
-    classifiers: Sequence[keras.Model],
-    *,
-    eps: float = 4 / 255,
-    steps: int = 2,
-    replay: int = 4,
-    sigma: float = 0.25,
-) -> InnerAttack | GaussianNoise:
-    """
-    What makes the adversarial half of a batch inside the training step.
-
-    :param name: Out of :data:`INNER`: one step of FGSM, PGD, replay of the gradients that there are anyway ("free"),
-        or Gaussian noise.
-    :param classifiers: The attacked Keras models, from pixels in [0, 1] to logits.
-    :param eps: Budget of the attacks, pixels in [0, 1].
-    :param steps: Of PGD.
-    :param replay: Steps on each batch, of "free"; at least 2.
-    :param sigma: Largest standard deviation of the noise, pixels in [0, 1].
-    :raises ValueError: If the name is none of these or a number is out of its range.
-    """
-    from art_versatile.training.inner import GaussianNoise, InnerAttack
-
-    check_choice("inner", name, INNER)
-    if name == "gaussian":
-        return GaussianNoise(sigma)
-    if name == "free":
-        if replay < 2:
-            raise ValueError(f"Expected replay to be at least 2. Received {replay}.")
-        return InnerAttack(classifiers, eps=eps, replay=replay)
-    return InnerAttack(classifiers, eps=eps, steps=steps if name == "pgd" else 1)
 
 
 def perceptual_loss_of_several(
@@ -107,6 +72,7 @@ def fresh_training(
     inner: Any = None,
     recipe: Recipe | None = None,
     epoch_pairs: int = 2000,
+    pixel_start: int = 0,
     preset: Any = "compact",
     seed: int = 0,
     card: dict[str, Any] | None = None,
@@ -119,17 +85,21 @@ def fresh_training(
     :param classifiers: Name -> Keras model from pixels in [0, 1] to logits.
     :param out: Folder of the run; None writes nothing.
     :param networks: Name -> Keras model of features, attacked and compared besides.
-    :param inner: What makes the adversarial images inside the step (:func:`inner_source`), from clean parts of the
-        photographs; None attacks in front of it (:class:`~art_versatile.pairs.fresh.FreshPairs`).
+    :param inner: What makes the adversarial images inside the step, from clean parts of the photographs
+        (:func:`~art_versatile.training.inner.inner_source`); None attacks in front of it
+        (:class:`~art_versatile.pairs.fresh.FreshPairs`).
     :param recipe: What is drawn; with ``inner`` its ``sides`` and ``zoom`` alone count.
     :param epoch_pairs: Pairs in an epoch.
+    :param pixel_start: Epochs of the pixel loss alone before the run, one of their own in ``out/start``: the run begins
+        with its weights and a fresh optimizer, as Adam's second moments of the small pixel gradients blow the next
+        phase up. Where a callback ends these epochs early, the run does not begin; it is called again with ``resume``.
     :param preset: "paper", "compact" or a :class:`~art_versatile.training.Preset`; pairs are as they are drawn, so that
         its crops, flips, factors and share of clean pairs do not count. Without features it trains without a perceptual
         loss, else with :func:`perceptual_loss_of_several`.
     :param seed: Of networks, pairs and losses.
     :param card: Further facts for the cards; JSON-able.
     :param settings: Passed to :meth:`art_versatile.training.Training.of`.
-    :return: The generator with its history.
+    :return: The generator with its history; that of ``out/start`` where that was ended early.
     :raises FileNotFoundError: If there is no image.
     :raises ValueError: If a setting is not as expected, or a classifier does not take the sizes that are drawn.
     """
@@ -137,6 +107,7 @@ def fresh_training(
     from art_versatile.training import Training
     from art_versatile.training.presets import find_preset
 
+    check_integer("pixel_start", pixel_start, least=0)
     recipe, networks = Recipe() if recipe is None else recipe, dict(networks or {})
     files = [file for source in images for file in list_images(source)]
     for name, model in classifiers.items():
@@ -155,4 +126,27 @@ def fresh_training(
     training = Training.of(preset, perceptual=perceptual, inner=inner, seed=seed, **as_drawn, **settings)
     facts = {"photographs": len(files), "classifiers": list(classifiers), "networks": list(networks)}
     prepared = training.prepare(pairs.image_shape, out)
-    return prepared.run(pairs, card={"pairs": {**facts, "drawn": repr(pairs)}, **(card or {})})
+    known = {"pairs": {**facts, "drawn": repr(pairs)}, **(card or {})}
+    if pixel_start:
+        start = _pixel_start(prepared, pixel_start, None if out is None else Path(out) / "start")
+        begun = start.run(pairs, card=known)
+        if len(begun.history) < pixel_start:
+            return begun
+        known["pixel_start"] = pixel_start
+    return prepared.run(pairs, card=known)
+
+
+def _pixel_start(prepared: PreparedTraining, epochs: int, out: Path | None) -> PreparedTraining:
+    """The run of the pixel loss alone that comes before another, on the same generator."""
+    from art_versatile.pix2pix.schedule import LossSchedule
+    from art_versatile.training.inner import InnerAttack
+
+    training, recipe = prepared.settings, prepared.settings.recipe
+    inner = training.inner
+    if isinstance(inner, InnerAttack):
+        inner = replace(inner, raise_at=None)  # nothing is held yet
+    schedule = LossSchedule([(epochs, recipe.schedule(0)[0] or 1.0, 0.0)])
+    plain = replace(recipe, schedule=schedule, discriminator=None, features=None, features_options={})
+    alone: dict[str, Any] = dict.fromkeys(("perceptual", "optimizer", "validation", "watch", "monitor", "patience"))
+    settings = replace(training, preset=plain, generator=prepared.generator, inner=inner, tensorboard=False, **alone)
+    return settings.prepare(prepared.image_shape, out)

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-__all__ = ["FreshPairs", "RandomViews", "Recipe", "Victim"]
+__all__ = ["INNER", "FreshPairs", "RandomViews", "Recipe", "Victim"]
 
 ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM")
+
+INNER = ("fgsm", "pgd", "free", "gaussian")
+"""Names of what is made inside the training step instead (:mod:`art_versatile.training.inner`)."""
 
 # What RandomViews.dataset may be asked for, as that is how its pairs are; and what makes no difference then.
 _AS_DRAWN: dict[str, Any] = {

@@ -24,6 +24,10 @@ class InnerSource(Protocol):
     """Steps of training on what is made of one batch; above 1 :meth:`moved` changes it from one to the next."""
 
     @property
+    def level(self) -> float | None:
+        """The share of the budget to begin with, where it is raised by what is held; None where it is not."""
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Its settings, JSON-able: a run that goes on has to have the same."""
 
@@ -35,7 +39,7 @@ class InnerSource(Protocol):
 
         :param purify: The purifier as it is, (N, H, W, 3) -> the same shape.
         :param clean: (N, H, W, 3) in [0, 1].
-        :param share: How much of the run has passed, 0 to 1.
+        :param share: How much of the run has passed, 0 to 1; with a ``level`` that one, as it is now.
         :param seed: (2,), stateless, another at each step.
         """
 
@@ -109,6 +113,11 @@ class Pix2Pix(keras.Model):
             trainable=False,
             name="perceptual_weight",
         )
+        self.inner_level = None
+        if inner is not None and inner.level is not None:
+            self.inner_level = self.add_weight(
+                shape=(), initializer=keras.initializers.Constant(inner.level), trainable=False, name="inner_level"
+            )
         names = ["loss", "pixel"]
         if perceptual is not None:
             names.append("perceptual")
@@ -239,12 +248,14 @@ class Pix2Pix(keras.Model):
         return {name: tracker.result() for name, tracker in self._trackers.items()}
 
     def _passed(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The share of the run that has passed, and the seed of this step on this replica."""
+        """The share of the run that has passed, or the level, and the seed of this step on this replica."""
         step = tf.cast(self.optimizer.iterations, tf.int64)
         context = tf.distribute.get_replica_context()
         replica = 0 if context is None else tf.cast(context.replica_id_in_sync_group, tf.int64)
         key = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(replica, tf.int64)])
-        return tf.cast(step, tf.float32) / self.inner_steps, tf.random.experimental.stateless_fold_in(key, step)
+        passed = tf.cast(step, tf.float32) / self.inner_steps
+        share = passed if self.inner_level is None else tf.convert_to_tensor(self.inner_level)
+        return share, tf.random.experimental.stateless_fold_in(key, step)
 
     def _step(
         self, x_adv: tf.Tensor, clean: tf.Tensor, victims: Sequence[tf.Tensor], *, watched: bool = False

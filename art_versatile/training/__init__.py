@@ -4,6 +4,7 @@ from art_versatile.training.folder import RunFolder
 from art_versatile.training.monitor import Validation
 from art_versatile.training.presets import PRESETS, Preset, new_discriminator, new_generator, perceptual_loss
 from art_versatile.training.run import PreparedTraining, Training, TrainingResult, train
+from art_versatile.training.watch import Watch
 
 __all__ = [
     "PRESETS",
@@ -13,6 +14,7 @@ __all__ = [
     "Training",
     "TrainingResult",
     "Validation",
+    "Watch",
     "new_discriminator",
     "new_generator",
     "perceptual_loss",

@@ -19,6 +19,7 @@ from art_versatile import weights
 from art_versatile._files import atomic_path
 from art_versatile.training.checkpoint import Checkpoint, holds_run
 from art_versatile.training.monitor import patience_is_over, purifying, since_best
+from art_versatile.training.watch import overfitted
 
 __all__ = ["CHECKPOINTS", "RunFolder", "draw_curves", "draw_panel", "write_log"]
 
@@ -40,6 +41,8 @@ class RunFolder:
     :param resume: Whether the run may go on with what is there.
     :param monitor: What the best weights are best in, a key of the logs; None keeps no best.
     :param patience: Stop after so many measurements without a better one; None never stops.
+    :param drop: Stop at catastrophic overfitting, see :func:`~art_versatile.training.watch.overfitted`; None never
+        stops.
     :param tensorboard: Also write for TensorBoard.
     :raises FileExistsError: If the folder holds a run and ``resume`` is False.
     :raises ModuleNotFoundError: If the package tensorboard is missing.
@@ -52,11 +55,13 @@ class RunFolder:
         resume: bool = False,
         monitor: str | None = None,
         patience: int | None = None,
+        drop: float | None = None,
         tensorboard: bool = False,
     ) -> None:
         self.path = None if path is None else Path(path)
-        self.monitor, self.patience, self.tensorboard = monitor, patience, tensorboard
+        self.monitor, self.patience, self.drop, self.tensorboard = monitor, patience, drop, tensorboard
         self.history: list[dict[str, float]] = []
+        self._best: list[np.ndarray] | None = None
         if self.path is not None and not resume and holds_run(self.path / CHECKPOINTS):
             raise FileExistsError(f"Expected no run in {path}; resume=True goes on with it. Received one.")
         if tensorboard:
@@ -90,6 +95,38 @@ class RunFolder:
     def patience_is_over(self) -> bool:
         """Whether the run has stopped early, or should."""
         return patience_is_over(self.history, self.monitor, self.patience)
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether the run has stopped for catastrophic overfitting, or should."""
+        return overfitted(self.history, self.drop)
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the last epoch was measured and is the best so far."""
+        measured = bool(self.history) and self.monitor in self.history[-1]
+        return measured and since_best(self.history, str(self.monitor)) == 0
+
+    def keep_best(self, network: keras.Model) -> None:
+        """
+        Hold the weights of the best epoch in memory, where the run may go back to them.
+
+        :param network: The network as it is now.
+        """
+        if self.drop is not None and self.is_best:
+            self._best = network.get_weights()
+
+    def best_weights(self) -> list[np.ndarray]:
+        """
+        The purifier's weights in its best epoch: of this process, or else of ``best/``.
+
+        :raises ValueError: If none was kept.
+        """
+        if self._best is not None:
+            return self._best
+        if self.path is None:
+            raise ValueError("Expected weights of a best epoch. Received a run that kept none.")
+        return weights.load(self.path / "best")[0].get_weights()
 
     def callback(
         self,
@@ -161,6 +198,8 @@ class _Driver(keras.callbacks.Callback):
         """Write; stop where it is time to, all workers of a cluster together."""
         folder = self._folder
         folder.add(epoch, logs or {}, float(tf.convert_to_tensor(self.model.optimizer.learning_rate)))
+        with self._network() as network:
+            folder.keep_best(network)
         if folder.path is not None:
             with self._network() as network:
                 self._keep(network, folder.path, folder.history[-1])
@@ -168,6 +207,9 @@ class _Driver(keras.callbacks.Callback):
             self._draw(panel, folder.path, folder.history[-1])
         if folder.monitor in folder.history[-1] and folder.patience_is_over:
             logger.info("%s has not risen for %d measurements: stopping.", folder.monitor, folder.patience)
+            self.model.stop_training = True
+        if folder.overfitted:
+            logger.warning("Catastrophic overfitting in epoch %d: stopping, back to the best weights.", epoch)
             self.model.stop_training = True
         if folder.checkpoint is not None:
             steps = self.params["steps"]
@@ -181,9 +223,15 @@ class _Driver(keras.callbacks.Callback):
     def _keep(self, network: keras.Model, path: Path, row: dict[str, float]) -> None:
         """Last and best weights."""
         folder = self._folder
-        self._save(network, path / "last", {**self._card, "epoch": row})
-        if folder.monitor in row and since_best(folder.history, str(folder.monitor)) == 0:
-            self._save(network, path / "best", {**self._card, "epoch": row})
+        measured = [
+            {key: value for key, value in past.items() if key == "epoch" or key.startswith("val_")}
+            for past in folder.history
+            if any(key.startswith("val_") for key in past)
+        ]
+        card = {**self._card, "epoch": row, **({"measured": measured} if measured else {})}
+        self._save(network, path / "last", card)
+        if folder.is_best:
+            self._save(network, path / "best", card)
 
     def _draw(self, panel: np.ndarray | None, path: Path, row: dict[str, float]) -> None:
         """The panel, and what TensorBoard shows."""

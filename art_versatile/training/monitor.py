@@ -146,14 +146,14 @@ class Monitor(keras.callbacks.Callback):
     Stops training at the first loss or weight that is not finite, and measures after each epoch: first among callbacks,
     so that the others find the measurements in the logs and nothing is written of an epoch that went wrong.
 
-    :param measure: Answers what the logs of an epoch get besides; None measures nothing.
-    :param every: Epochs between two measurements; the last epoch is always measured.
+    :param measures: Each answers what the logs of an epoch get besides, and with it the epochs between two of its
+        measurements; the last epoch is always measured.
     :raises FloatingPointError: Out of ``fit``.
     """
 
-    def __init__(self, measure: Callable[[], dict[str, float]] | None = None, *, every: int = 1) -> None:
+    def __init__(self, *measures: tuple[Callable[[], dict[str, float]], int]) -> None:
         super().__init__()
-        self._measure, self._every, self._epoch = measure, every, 0
+        self._measures, self._epoch = measures, 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Note the epoch."""
@@ -170,9 +170,9 @@ class Monitor(keras.callbacks.Callback):
         for variable in self.model.trainable_variables:
             if not np.isfinite(variable.numpy()).all():
                 self._stop(f"NaN or infinity in {variable.path} after epoch {epoch}")
-        due = (epoch + 1) % self._every == 0 or epoch + 1 == self.params["epochs"]
-        if self._measure is not None and logs is not None and due:
-            logs.update(self._measure())
+        for measure, every in self._measures:
+            if logs is not None and ((epoch + 1) % every == 0 or epoch + 1 == self.params["epochs"]):
+                logs.update(measure())
 
     @staticmethod
     def _stop(received: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +22,10 @@ from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLos
 from art_versatile.pix2pix.precision import POLICIES, set_precision
 from art_versatile.training.batches import endless_batches, examples
 from art_versatile.training.folder import RunFolder
+from art_versatile.training.inner import InnerAttack
 from art_versatile.training.monitor import Monitor, Progress, RecoveredAccuracy, Validation, purifying
 from art_versatile.training.presets import Preset, find_preset, new_discriminator, new_generator, perceptual_loss
+from art_versatile.training.watch import ACCURACY_AT_EPS, PGD_ACCURACY, Watch
 
 __all__ = ["PreparedTraining", "Training", "TrainingResult", "train"]
 
@@ -33,16 +35,18 @@ class TrainingResult:
     """
     A finished run.
 
-    :param generator: The running average of the last epoch.
+    :param generator: The running average of the last epoch; of the best one where ``overfitted``.
     :param history: One dictionary an epoch: losses, accuracies, learning rate.
     :param seconds: Of this call.
     :param parameters: What was trained how; JSON-able.
+    :param overfitted: Whether it stopped for catastrophic overfitting, and went back.
     """
 
     generator: keras.Model
     history: list[dict[str, float]]
     seconds: float
     parameters: dict[str, Any]
+    overfitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,10 @@ class Training:
     :param optimizer: The generator's, in place of the Adam and the running average (``ema``) that the preset states:
         its own ``use_ema`` and ``ema_momentum`` count.
     :param validation: Held pairs; their accuracy is logged.
-    :param monitor: What the best generator is best in, a key of the logs; used with ``validation``.
+    :param watch: Held images that are attacked through the purifier as it is then: their accuracy is logged, and the
+        run stops and goes back to its best weights at catastrophic overfitting. Not on several workers.
+    :param monitor: What the best generator is best in, a key of the logs; None takes ``val_pgd_accuracy`` with
+        ``watch``, else ``val_recovered_accuracy``. Used with ``watch`` or ``validation``.
     :param patience: Stop after so many measurements without a better one; None never stops.
     :param steps_per_epoch: Length of an epoch, which is what the schedule counts and what a checkpoint follows; None is
         one pass over the pairs.
@@ -84,7 +91,8 @@ class Training:
     inner: InnerSource | None = None
     optimizer: keras.optimizers.Optimizer | None = None
     validation: Validation | None = None
-    monitor: str = "val_recovered_accuracy"
+    watch: Watch | None = None
+    monitor: str | None = None
     patience: int | None = None
     steps_per_epoch: int | None = None
     precision: str = "float32"
@@ -104,10 +112,14 @@ class Training:
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name))
         check_integer("seed", self.seed, least=0)
-        if self.patience is not None and self.validation is None:
-            raise ValueError("Expected validation pairs with patience. Received none.")
-        if self.validation is not None:
-            check_choice("monitor", self.monitor, self.validation.measures)
+        if self.patience is not None and not self.measures:
+            raise ValueError("Expected validation pairs or a watch with patience. Received neither.")
+        if self.measures and self.monitor is not None:
+            check_choice("monitor", self.monitor, self.measures)
+        if self.watch is not None and isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise ValueError("Expected one worker with a watch: each would have to go back. Received several.")
+        if self.inner is not None and self.inner.level is not None and self.watch is None:
+            raise ValueError("Expected a watch with an attack that is raised by what is held. Received none.")
         if self.recipe.batch_size % self.replicas:
             raise ValueError(
                 f"Expected batch_size to be a multiple of the {self.replicas} replicas. Received "
@@ -135,6 +147,19 @@ class Training:
         return training
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """What is measured after an epoch, keys of the logs."""
+        sources = (self.watch, self.validation)
+        return tuple(name for source in sources if source is not None for name in source.measures)
+
+    @property
+    def best_in(self) -> str | None:
+        """What the best generator is best in; None where nothing is measured."""
+        if not self.measures:
+            return None
+        return self.monitor or (PGD_ACCURACY if self.watch is not None else "val_recovered_accuracy")
+
+    @property
     def replicas(self) -> int:
         """Devices over which a batch is spread."""
         return (self.strategy or tf.distribute.get_strategy()).num_replicas_in_sync
@@ -159,8 +184,9 @@ class Training:
         folder = RunFolder(
             out,
             resume=self.resume,
-            monitor=None if self.validation is None else self.monitor,
+            monitor=self.best_in,
             patience=self.patience,
+            drop=None if self.watch is None else self.watch.drop,
             tensorboard=self.tensorboard,
         )
         with (self.strategy or tf.distribute.get_strategy()).scope():
@@ -263,7 +289,7 @@ class PreparedTraining:
             data = endless_batches(
                 pairs, preset, self.generator, seed=settings.seed, first_epoch=passes, drop_remainder=replicas > 1
             )
-            if done < epochs and not folder.patience_is_over:
+            if done < epochs and not folder.patience_is_over and not folder.overfitted:
                 with (
                     Progress(steps, shown=settings.verbose and chief) as bar,
                     output_noise_left_out(self.generator),
@@ -277,14 +303,18 @@ class PreparedTraining:
                         shuffle=False,  # the dataset shuffles itself
                         verbose=0,
                     )
-            with model.averaged() as averaged:
-                final = averaged.get_weights()
+            if folder.overfitted:
+                final = folder.best_weights()
+            else:
+                with model.averaged() as averaged:
+                    final = averaged.get_weights()
             self.generator.set_weights(final)
         finally:
             for network in (self.generator, self.discriminator):
                 if network is not None:
                     set_precision(network, "float32")
-        return TrainingResult(self.generator, folder.history, time.perf_counter() - start, parameters)
+        seconds = time.perf_counter() - start
+        return TrainingResult(self.generator, folder.history, seconds, parameters, folder.overfitted)
 
     def _compiled(self, steps: int) -> Pix2Pix:
         """The model, for so many steps."""
@@ -323,7 +353,7 @@ class PreparedTraining:
     def _callbacks(self, model: Pix2Pix, pairs: Pairs, card: dict[str, Any], chief: bool) -> list[Any]:
         """What measures, what the user gave, what writes."""
         validation, held = self.settings.validation, None
-        monitor = Monitor()
+        measures: list[Any] = []
         if validation is not None and chief:
             held = validation.load()
             measure, purify = RecoveredAccuracy(held, validation.classify), purifying(self.generator)
@@ -332,9 +362,27 @@ class PreparedTraining:
                 with model.averaged():
                     return measure(purify)
 
-            monitor = Monitor(measured, every=validation.every)
+            measures.append((measured, validation.every))
+        if self.settings.watch is not None:
+            measures.append((self._watched(model, self.settings.watch), self.settings.watch.every))
         shown = None if self.folder.path is None else examples(held, pairs)
-        return [monitor, *self.settings.callbacks, self.folder.callback(model.averaged, card=card, examples=shown)]
+        driver = self.folder.callback(model.averaged, card=card, examples=shown)
+        return [Monitor(*measures), *self.settings.callbacks, driver]
+
+    def _watched(self, model: Pix2Pix, watch: Watch) -> Callable[[], dict[str, float]]:
+        """What attacks the held images, and raises the budget of the inner attack where enough of them hold."""
+        measure, inner = watch.measuring(self.generator), self.settings.inner
+        level = model.inner_level
+
+        def measured() -> dict[str, float]:
+            with model.averaged():
+                if not isinstance(inner, InnerAttack) or level is None:
+                    return measure(None)
+                found = measure(inner.eps * float(level.numpy()))
+            level.assign(inner.raised(float(level.numpy()), found[ACCURACY_AT_EPS]))
+            return found
+
+        return measured
 
 
 def _average(optimizer: Any) -> float | None:
@@ -373,7 +421,8 @@ def _check_features(perceptual: PerceptualLoss | RandomPerceptualLoss, sides: tu
 def _variables(model: Pix2Pix) -> list[Any]:
     """All that training changes: networks, optimizers with their averages, seeds."""
     parts = [model.generator, model.discriminator, model.optimizer, model.discriminator_optimizer, model.perceptual]
-    return [variable for part in parts for variable in getattr(part, "variables", [])]
+    found = [variable for part in parts for variable in getattr(part, "variables", [])]
+    return found if model.inner_level is None else [*found, model.inner_level]
 
 
 def _parameters(settings: Training, pairs: Pairs, model: Pix2Pix, steps: int) -> dict[str, Any]:
@@ -401,6 +450,7 @@ def _parameters(settings: Training, pairs: Pairs, model: Pix2Pix, steps: int) ->
         **fields,
         "perceptual": None if model.perceptual is None else repr(model.perceptual),
         "inner": None if settings.inner is None else settings.inner.identity,
+        "watch": None if settings.watch is None else settings.watch.identity,
         "pairs": len(pairs),
         "steps_per_epoch": steps,
         "precision": settings.precision,

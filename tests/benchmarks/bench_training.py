@@ -64,14 +64,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def gflop(function: Any, *arguments: Any) -> float:
     """
-    Work of one call in units of 1e9 operations, counted in its graph.
+    Work of one call in units of 1e9 operations, counted in its graph: of what its answers and its side effects need,
+    and not of gradients of frozen kernels, which a tape writes down and nothing computes.
 
     :param function: A ``tf.function``.
     :param arguments: Of static shape.
     :raises ValueError: If a shape is not known.
     """
     total = 0
-    for op in function.get_concrete_function(*arguments).graph.get_operations():
+    for op in _needed(function.get_concrete_function(*arguments).graph):
         kernel, places = _kernel_and_places(op)
         if kernel is None:
             continue
@@ -79,6 +80,18 @@ def gflop(function: Any, *arguments: Any) -> float:
             raise ValueError(f"Expected static shapes. Received {op.type} {op.name}: {places}, kernel {kernel}.")
         total += 2 * kernel.num_elements() * places.num_elements()
     return total / 1e9
+
+
+def _needed(graph: Any) -> set[tf.Operation]:
+    """The operations that a call runs."""
+    found: set[tf.Operation] = set()
+    rest = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
+    while rest:
+        op = rest.pop()
+        if op not in found:
+            found.add(op)
+            rest += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    return found
 
 
 def _kernel_and_places(op: tf.Operation) -> tuple[Any, Any]:

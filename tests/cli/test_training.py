@@ -171,6 +171,29 @@ class TestTrain:
         assert again.exit_code == 0, again.output
         assert "2 epochs" in again.output
 
+    def test_watched_and_begun_with_pixels_alone(self, run, colourful, tiny, weights, tmp_path):
+        """PGD on held images, in log and card; the first epochs have an optimizer and a folder of their own."""
+        pictures, held = colourful(tmp_path / "pictures", 4, 40), colourful(tmp_path / "held", 5, 48)
+        command = ("train", "--inner", "fgsm", "--images", pictures, "--out", tmp_path / "run", "--classifier", tiny,
+                   "--sides", 32, "--epoch-pairs", 4, "--batch-size", 4, "--weights", weights, "--epochs", 2,
+                   "--no-adversarial", "--eps", "4/255", "--eps-start", 0.25, "--raise-at", 0.0, "--pixel-start", 1,
+                   "--watch", held, "--watch-eps", "8/255", "--watch-images", 3, "--image-size", 48,
+                   "--features", "none")  # fmt: skip
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert f"{tmp_path / 'run' / 'last'} and {tmp_path / 'run' / 'best'}" in result.output
+        with (tmp_path / "run" / "log.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        # Raised each time, as anything is at least 0.
+        assert [float(row["val_eps"]) for row in rows] == pytest.approx([1 / 255, 1.5 / 255])
+        facts = card(tmp_path / "run")
+        assert [row["val_pgd_accuracy"] for row in facts["measured"]] == [float(r["val_pgd_accuracy"]) for r in rows]
+        watch = facts["training"]["watch"]
+        assert (watch["eps"], watch["images"], watch["classifier"]) == (pytest.approx(8 / 255), 3, "tiny")
+        assert facts["pixel_start"] == 1
+        start = card(tmp_path / "run" / "start")["training"]
+        assert (start["schedule"], start["watch"], start["inner"]["raise_at"]) == ([[1, 300.0, 0.0]], None, None)
+
     @pytest.mark.slow
     @pytest.mark.parametrize("features", ["classifier", "vgg19"])
     def test_the_papers_preset(self, run, make_store, tiny, tmp_path, features):
@@ -215,6 +238,11 @@ class TestTrain:
             (("--images", "IMAGES", "--fresh", "--inner", "pgd"), "either --fresh or --inner"),
             (("--images", "IMAGES", "--inner", "cw"), "inner"),
             (("--images", "IMAGES", "--fresh", "--crop", 32), "--crop"),
+            (("--images", "IMAGES", "--inner", "fgsm", "--raise-at", 0.5), "--raise-at with --watch"),
+            (("--images", "IMAGES", "--inner", "fgsm", "--watch", "IMAGES"), "--watch to hold other images"),
+            (("--images", "IMAGES", "--inner", "fgsm", "--watch", "missing"), "missing"),
+            (("--images", "IMAGES", "--inner", "fgsm", "--watch-eps", "2"), "Expected eps to be a share"),
+            (("--pairs", "STORE", "--pixel-start", 2), "--pixel-start with --fresh or --inner"),
             (("--images", "IMAGES", "--feature-network", "vgg16=x"), "--feature-network"),
             (("--images", "IMAGES", "--fresh", "--feature-network", "vgg16=x"), "Received 'x'"),
             (("--images", "IMAGES", "--fresh", "--feature-network", "vgg=x"), "feature-network"),
@@ -232,7 +260,7 @@ class TestTrain:
         ("arguments", "message"),
         [
             (("--monitor", "x", "--validation", "STORE"), "monitor"),
-            (("--patience", 2), "validation pairs with patience"),
+            (("--patience", 2), "validation pairs or a watch with patience"),
             (("--crop", 28), "in multiples of 8 pixels for compact"),
             (("--clean-share", 2), "clean_share"),
             (("--tensorboard",), "Expected the package tensorboard"),

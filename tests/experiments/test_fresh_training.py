@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -11,12 +13,12 @@ from art_versatile.classifiers import load_classifier
 from art_versatile.experiments.fresh_training import (
     feature_network,
     fresh_training,
-    inner_source,
     perceptual_loss_of_several,
 )
 from art_versatile.pairs.fresh import Recipe
 from art_versatile.pix2pix import LossSchedule
 from art_versatile.training import Preset
+from art_versatile.training.inner import inner_source
 
 SMALL = Preset(
     "compact", {"widths": (4,), "blocks": (1,), "factor": 2}, discriminator=None, features="classifier", batch_size=4,
@@ -75,6 +77,27 @@ def test_inside_the_step(folder, classifiers, name):
     found = train(folder, classifiers, inner=source)
     assert found.parameters["inner"]["class"] == source.identity["class"]
     assert np.isfinite(found.history[0]["pixel"])
+
+
+def test_a_start_with_pixels_alone(folder, classifiers, tmp_path):
+    """It is the run that one makes by hand before the other; ended early, the other does not begin, and it goes on."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    arguments = {"inner": inner_source("gaussian", [], sigma=0.1), "out": tmp_path / "run", "pixel_start": 2}
+    classifiers = {"one": classifiers["one"]}
+    early = train(folder, classifiers, **arguments, callbacks=[Stop()])
+    assert len(early.history) == 1
+    assert not (tmp_path / "run" / "last").exists()
+    found = train(folder, classifiers, **arguments, resume=True)
+    plain = {"schedule": LossSchedule([(2, 1.0, 0.0)]), "discriminator": None, "features": None}
+    alone = train(folder, classifiers, inner=arguments["inner"], preset=replace(SMALL, **plain))
+    by_hand = train(folder, classifiers, inner=arguments["inner"], generator=alone.generator)
+    assert found.history == by_hand.history
+    for a, b in zip(found.generator.get_weights(), by_hand.generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_inner_sources(classifiers):

@@ -17,6 +17,8 @@ def network(seed=0):
 class Recorded:
     """Adds 0.1 and keeps what it was told; moves along the sign of the gradient."""
 
+    level = None
+
     def __init__(self, replay=1):
         self.replay = replay
         self.shares, self.seeds, self.gradients = [], [], []

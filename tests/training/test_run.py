@@ -604,7 +604,7 @@ class TestParameters:
             ({"verbose": "yes"}, "Expected verbose to be True or False. Received 'yes'."),
             ({"steps_per_epoch": 0}, "Expected steps_per_epoch to be an integer of at least 1. Received 0"),
             ({"patience": 1.5}, "Expected patience to be an integer of at least 1. Received 1.5."),
-            ({"patience": 1}, "Expected validation pairs with patience. Received none."),
+            ({"patience": 1}, "Expected validation pairs or a watch with patience. Received neither."),
             ({"validation": validation(), "monitor": "loss"}, "Expected monitor to be one of ['val_clean_accuracy'"),
             ({"seed": -1}, "Expected seed to be an integer of at least 0. Received -1."),
             ({"crop": 32}, "Expected crop to be one or two integers from 1 to (24, 24). Received 32."),
