@@ -19,7 +19,7 @@ LEAVES = [*((name,) for name in COMMANDS if name != "printed"), ("printed", "mak
 def test_the_commands():
     assert set(COMMANDS) == {
         "demo", "evaluate", "reproduce", "certify", "purify", "pairs", "train", "compare-schedules",
-        "train-super-resolution", "app", "printed",
+        "train-super-resolution", "app", "export", "printed",
     }  # fmt: skip
 
 
@@ -56,6 +56,8 @@ def test_bad_values_are_refused_before_tensorflow_is_loaded(tmp_path):
         ["train-super-resolution", "missing", "--out", "o"],
         ["printed", "make", "--attacks", "FGSM"],
         ["app", "--classifier", "missing"],
+        ["export", "--out", "o.onnx", "--format", "tflite"],
+        ["export", "--out", "file"],
     ]
     code = (
         "import sys; from typer.testing import CliRunner; from art_versatile.cli import app\n"
