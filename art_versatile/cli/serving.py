@@ -27,10 +27,13 @@ def app(
 
     check_classifier(classifier)
     common.check_weights(weights)
-    page = launch(classifier, weights, port, image_size=image_size, open_browser=open_browser, block=False)
-    typer.echo(f"{page.local_url} (Ctrl-C ends it)")
-    page.block_thread()
-    page.close()
+    with common.ended_by_sigterm():
+        page = launch(classifier, weights, port, image_size=image_size, open_browser=open_browser, block=False)
+        typer.echo(f"{page.local_url} (Ctrl-C ends it)")
+        try:
+            page.block_thread()
+        finally:
+            page.close()
 
 
 @reported("call again; nothing has been written")

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,3 +43,44 @@ class TestExport:
     )
     def test_refused(self, refuses, arguments, message):
         assert message in refuses(("export",), *arguments)
+
+
+class TestApp:
+    def test_sigterm_closes_it(self, run, monkeypatch):
+        """Once and again, while it closes."""
+        called = []
+
+        class Page:
+            local_url = "http://127.0.0.1:7000/"
+
+            @staticmethod
+            def block_thread():
+                os.kill(os.getpid(), signal.SIGTERM)
+                called.append("went on")
+
+            @staticmethod
+            def close():
+                os.kill(os.getpid(), signal.SIGTERM)
+                called.append("closed")
+
+        monkeypatch.setattr("art_versatile.app.launch", lambda *_, **__: Page)
+        former = signal.getsignal(signal.SIGTERM)
+        result = run("app")
+        assert (result.exit_code, called) == (130, ["closed"])
+        assert "the app has ended" in result.output
+        assert signal.getsignal(signal.SIGTERM) is former
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_its_folder_goes_with_it(self, tiny, tmp_path, number):
+        pytest.importorskip("gradio")
+        command = [sys.executable, "-m", "art_versatile", "app", "--port", "0", "--classifier", str(tiny)]
+        environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as app:
+            try:
+                assert "http://127.0.0.1:" in app.stdout.readline()
+                assert len(list(tmp_path.glob("art-versatile-app-*"))) == 1
+                app.send_signal(number)
+                assert app.wait(30) == 0
+            finally:
+                app.kill()
+        assert list(tmp_path.glob("art-versatile-app-*")) == []
