@@ -13,7 +13,8 @@ from art_versatile import cli
 from art_versatile.cli import common
 
 COMMANDS = get_command(cli.app).commands
-LEAVES = [*((name,) for name in COMMANDS if name != "printed"), ("printed", "make"), ("printed", "read")]
+LEAVES = [(name,) for name in COMMANDS if name != "printed"]
+LEAVES += [("printed", name) for name in COMMANDS["printed"].commands]
 
 
 def test_the_commands():
@@ -55,6 +56,7 @@ def test_bad_values_are_refused_before_tensorflow_is_loaded(tmp_path):
         ["compare-schedules", "--pairs", "p", "--validation", "p", "--out", "o", "--features", "x"],
         ["train-super-resolution", "missing", "--out", "o"],
         ["printed", "make", "--attacks", "FGSM"],
+        ["printed", "study", "--eps", "two"],
         ["app", "--classifier", "missing"],
         ["export", "--out", "o.onnx", "--format", "tflite"],
         ["export", "--out", "file"],
