@@ -20,6 +20,7 @@ ALLOWED = {
     "pix2pix": {"base"},
     "weights": {"base", "pix2pix"},
     "purifier": {"base", "weights", "pix2pix"},
+    "export": {"base", "images", "pix2pix", "purifier"},
     "compiled": {"base"},
     "defended": {"base", "compiled"},
     "attacks": {"base", "compiled", "defended"},
@@ -124,6 +125,7 @@ def test_reports_read_records_only():
         "import art_versatile.baselines",
         "import art_versatile.physical",
         "import art_versatile.app",
+        "import art_versatile.export",
     ],
 )
 def test_import_is_light(statement):

@@ -51,6 +51,7 @@ for _command in (
     training.compare_schedules,
     training.train_super_resolution,
     serving.app,
+    serving.export,
 ):
     app.command()(_command)
 app.add_typer(images.printed, name="printed")

@@ -1,4 +1,4 @@
-"""Commands on pictures: purify, printed make, printed read."""
+"""Commands on pictures: purify, printed make, printed read, printed study."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from art_versatile.cli.common import (
     ImageSize,
     LabelColumn,
     Labels,
+    Limit,
     Seed,
     Weights,
     reported,
@@ -196,3 +197,67 @@ def read(
         attack = str(seen.about.get("attack", "-"))
         rows.append((str(seen.index), attack, said(label, None), said(seen.bare, label), said(seen.defended, label)))
     common.table(photograph.name, ("picture", "attack", "class", "classified", "purified and classified"), rows)
+
+
+@printed.command("study")
+@reported()
+def study(
+    images: Images = None,
+    labels: Labels = None,
+    out: Annotated[
+        Path, common.folder("Folder for printed.json, printed.md, printed.png; one that is there goes on.")
+    ] = Path("printed"),
+    file_column: FileColumn = "file",
+    label_column: LabelColumn = "label",
+    limit: Limit = None,
+    classifier: Classifier = "efficientnet_lite0",
+    weights: Weights = "compact",
+    attacks: Annotated[str, typer.Option(help="PGD, MI-FGSM, with commas.")] = "PGD,MI-FGSM",
+    eps: Annotated[str, typer.Option(help="L-infinity budgets, shares of the pixel range, with commas.")] = (
+        "8/255,16/255"
+    ),
+    max_iter: Annotated[int, typer.Option(min=1, help="Iterations.")] = 10,
+    eot_samples: Annotated[
+        int, typer.Option(min=1, help="Draws of printer and camera that each gradient is the mean of.")
+    ] = 4,
+    draws: Annotated[int, typer.Option(min=1, help="Photographs of each print.")] = 5,
+    adaptive: Annotated[bool, typer.Option(help="Attack through the purifier, too.")] = True,
+    image_size: ImageSize = 224,
+    batch_size: BatchSize = 10,
+    seed: Seed = 0,
+) -> None:
+    """Simulate what is left of attacks that are printed and photographed, with and without a purifier."""
+    from art_versatile._checks import check_choice
+    from art_versatile.classifiers import check_classifier
+
+    budgets = list(common.shares(eps).values())
+    names = [check_choice("attacks", name, ("PGD", "MI-FGSM")) for name in common.listed(attacks)]
+    check_classifier(classifier)
+    common.check_weights(weights)
+    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    common.load_tensorflow()
+    from art_versatile.experiments.printed import study_printed
+    from art_versatile.purifier import VersatilePurifier
+
+    target, size, called = common.classifier_of_size(classifier, image_size)
+    x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, limit, size)
+    tables, _ = study_printed(
+        target,
+        {"VersatilePurifier": VersatilePurifier.from_pretrained(weights)},
+        x,
+        y,
+        out,
+        dataset=dataset,
+        classifier_name=called,
+        attacks=names,
+        eps=budgets,
+        max_iter=max_iter,
+        eot_samples=eot_samples,
+        draws=draws,
+        adaptive=adaptive,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    for table in tables:
+        common.console().print(table.to_rich())
+    typer.echo(f"rows, tables, figure: {out}")

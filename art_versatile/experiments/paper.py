@@ -214,7 +214,7 @@ def reproduce(
         rows = printed_study(
             classifier, {OURS: purifier}, x[few], y[few], file=file, eps=(eps,), max_iter=printed_steps, **options
         )
-        tables.append(printed_table(rows))
+        tables += [printed_table(rows), printed_table(rows, "destruction_rate")]
     write_text_atomically(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
     return Reproduction(found.records, by_strength, tables, len(kept), len(x))
 

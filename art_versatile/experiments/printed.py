@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from art_versatile._checks import check_choice
+from art_versatile._files import write_text_atomically
 from art_versatile.reports.paper import TextTable
-from art_versatile.reports.text import format_eps
+from art_versatile.reports.text import printed_attack
 
-__all__ = ["Seen", "make_printed", "printed_table", "read_printed"]
+__all__ = ["Seen", "make_printed", "printed_table", "read_printed", "study_printed"]
 
 
 def make_printed(
@@ -101,25 +103,83 @@ def read_printed(
     ]
 
 
-def printed_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+def study_printed(
+    classifier: Any,
+    defences: Mapping[str, Any],
+    x: np.ndarray,
+    y: np.ndarray,
+    out: str | Path,
+    *,
+    dataset: str,
+    classifier_name: str,
+    eps: Sequence[float] = (8 / 255, 16 / 255),
+    max_iter: int = 10,
+    eot_samples: int = 4,
+    draws: int = 5,
+    **settings: Any,
+) -> tuple[list[TextTable], list[dict[str, Any]]]:
     """
-    The simulated study as a table: accuracy in percent after printing and photographing, in brackets before.
+    The simulated study in a folder: ``printed.json`` (rows and settings), ``printed.md``, ``printed.png``.
+
+    Interrupted, it goes on where it stopped when it is called again with the same settings.
+
+    :param classifier: An undefended ART classifier with ``clip_values``.
+    :param defences: Name -> ART preprocessor.
+    :param x: Images (N, H, W, 3) in ``clip_values``.
+    :param y: True class indices (N,).
+    :param out: The folder.
+    :param dataset: What the images are.
+    :param classifier_name: What the classifier is called.
+    :param eps: Budgets, shares of the pixel range.
+    :param max_iter: Iterations of an attack.
+    :param eot_samples: Draws of printer and camera that a gradient is the mean of.
+    :param draws: Photographs of each print.
+    :param settings: Passed to :func:`art_versatile.physical.printed_study`.
+    :return: The tables of accuracy and of the destruction rate, and the rows.
+    :raises ValueError: If a parameter is not as expected, or the folder holds another study.
+    """
+    from art_versatile.physical import printed_study
+    from art_versatile.reports.figures import printed_figure
+
+    own: dict[str, Any] = {"eps": eps, "max_iter": max_iter, "eot_samples": eot_samples, "draws": draws}
+    folder = Path(out)
+    rows = printed_study(classifier, defences, x, y, file=folder / "printed.json", **own, **settings)
+    how = f"{max_iter} iterations, EOT over {eot_samples} draws where printing is known of"
+    note = f"{dataset}, {classifier_name}, {how}."
+    tables = [printed_table(rows, measure, note=note) for measure in ("accuracy", "destruction_rate")]
+    printed_figure(rows, folder / "printed.png", title=tables[0].note)
+    write_text_atomically(folder / "printed.md", "\n".join(table.to_markdown() for table in tables))
+    return tables, rows
+
+
+def printed_table(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy", *, note: str = "") -> TextTable:
+    """
+    The simulated study as a table, in percent.
 
     :param rows: From :func:`art_versatile.physical.printed_study`.
+    :param measure: "accuracy", after printing and photographing, in brackets before; or "destruction_rate", of the
+        attacked images.
+    :param note: What is to be said besides.
     """
+    check_choice("measure", measure, ("accuracy", "destruction_rate"))
+    rate = measure == "destruction_rate"
     defences = list(dict.fromkeys(row["defence"] for row in rows))
     lines: dict[str, dict[str, str]] = {}
     for row in rows:
-        label = row["attack"]
-        if row["threat_model"] != "clean":
-            knows = "knows of printing" if row["eot_samples"] else "knows of no printing"
-            label = f"{row['attack']} {format_eps(row['eps'])}, {row['threat_model']}, {knows}"
-        cells = lines.setdefault(label, {})
-        cells[row["defence"]] = f"{100 * row['accuracy']:.1f} ({100 * row['accuracy_unprinted']:.1f})"
-    body = [[label, *(cells.get(name, "-") for name in defences)] for label, cells in lines.items()]
+        if rate and row["threat_model"] == "clean":
+            continue
+        cell = f"{100 * row['accuracy']:.1f} ({100 * row['accuracy_unprinted']:.1f})"
+        if rate:
+            cell = "-" if row["destruction_rate"] is None else f"{100 * row['destruction_rate']:.1f}"
+        lines.setdefault(printed_attack(row), {})[row["defence"]] = cell
+    what = (
+        "destruction rate in % (share of the adversarial images that is classified right after it)"
+        if rate
+        else "accuracy in %, not printed in brackets"
+    )
     return TextTable(
-        title="Printed and photographed, simulated: accuracy in %, not printed in brackets",
+        title=f"Printed and photographed, simulated: {what}",
         header=("Attack", *defences),
-        rows=tuple(tuple(line) for line in body),
-        note=f"n = {rows[0]['n']}, {rows[0]['draws']} photographs of each.",
+        rows=tuple((label, *(cells.get(name, "-") for name in defences)) for label, cells in lines.items()),
+        note=f"n = {rows[0]['n']}, {rows[0]['draws']} photographs of each. {note}".strip(),
     )

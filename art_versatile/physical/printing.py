@@ -206,6 +206,14 @@ class PrintAndPhotograph(ImageDefence):
         if "seed" in kwargs:
             self._generator.reset(_generator(self.seed).state)  # in place: a trace holds on to the generator
 
+    def restart(self, seed: int) -> None:
+        """
+        Start its draws again from another seed than its own, which stays stated; what was traced serves on.
+
+        :param seed: The seed, at least 0.
+        """
+        self._generator.reset(_generator(check_integer("seed", seed, 0)).state)  # in place, as above
+
     def _check_params(self) -> None:
         super()._check_params()
         for name, limits in _LIMITS.items():

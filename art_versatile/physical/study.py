@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from art_versatile._checks import (
     check_integer,
     check_positive,
 )
-from art_versatile._files import write_text_atomically
+from art_versatile._files import atomic_path, write_text_atomically
 from art_versatile.attacks.compiled import MomentumIterativeMethodNumpy, compile_attack, compile_classifier
 from art_versatile.attacks.description import plain_value
 from art_versatile.attacks.seeding import isolated_seed
@@ -36,6 +37,8 @@ _FORMAT = "art-versatile printed study 1"
 _NO_DEFENCE = "none"
 _CLEAN = "clean"
 _FACTS = ("attack", "eps", "eot_samples", "threat_model")
+#: What a gradient through the transform costs, and through a purifier behind it, in bare gradients.
+_GRADIENTS = {"static": 2.0, "adaptive": 4.0}
 
 
 def destruction_rate(clean: np.ndarray, attacked: np.ndarray, transformed: np.ndarray) -> float | None:
@@ -97,32 +100,50 @@ def attack_printed(
     :raises ValueError: If a parameter is not as expected.
     :raises TypeError: If the classifier cannot be compiled.
     """
-    clip, x, y = _checked(classifier, x, y)
+    _, x, y = _checked(classifier, x, y)
     check_choice("attack", attack, ATTACKS)
     check_positive("eps", eps, 1)
     check_integer("max_iter", max_iter)
     check_integer("eot_samples", eot_samples, 0)
     check_batch_size(batch_size)
-    in_front = [] if eot_samples == 0 else [_seeded(classifier, printing, seed, "attack", attack, eps)]
-    if defence is not None:
-        in_front.append(defence)
-    target = compile_classifier(classifier, eot_samples=max(eot_samples, 1), seed=seed)
-    target.set_params(preprocessing_defences=in_front)
-    budget = float(eps) * (clip[1] - clip[0])
-    options: dict[str, Any] = {
-        "norm": np.inf,
-        "eps": budget,
-        "eps_step": 2.5 * budget / max_iter,
-        "max_iter": max_iter,
-        "batch_size": batch_size,
-        "verbose": False,
-    }
-    if attack == "PGD":
-        made = ProjectedGradientDescent(target, num_random_init=1, **options)
-    else:
-        made = MomentumIterativeMethodNumpy(target, decay=1.0, **options)
-    with isolated_seed(_word(seed, attack, eps)):
-        return compile_attack(made).generate(x, np.eye(target.nb_classes, dtype=np.float32)[y])
+    attacker = _Attacker(classifier, printing, defence, eot_samples, seed)
+    parts = [slice(i, i + batch_size) for i in range(0, len(x), batch_size)]
+    return np.concatenate([attacker.attacked(x[i], y[i], attack, eps, max_iter, i.start) for i in parts])
+
+
+class _Attacker:
+    """Attacks through the transform and a defence: compiled once, for all attacks and budgets."""
+
+    def __init__(
+        self, classifier: Any, printing: PrintAndPhotograph | None, defence: Any, eot_samples: int, seed: int
+    ) -> None:
+        low, high = classifier.clip_values
+        self.span = float(np.max(high) - np.min(low))
+        self.seed = seed
+        self.transform = None if eot_samples == 0 else _seeded(classifier, printing)
+        self.target = compile_classifier(classifier, eot_samples=max(eot_samples, 1), seed=seed)
+        self.target.set_params(preprocessing_defences=[d for d in (self.transform, defence) if d is not None])
+
+    def attacked(self, x: np.ndarray, y: np.ndarray, attack: str, eps: float, max_iter: int, first: int) -> np.ndarray:
+        """One batch; its draws depend on the seed, the attack, the budget and the number of its first image."""
+        budget = float(eps) * self.span
+        options: dict[str, Any] = {
+            "norm": np.inf,
+            "eps": budget,
+            "eps_step": 2.5 * budget / max_iter,
+            "max_iter": max_iter,
+            "batch_size": len(x),
+            "verbose": False,
+        }
+        if attack == "PGD":
+            made = ProjectedGradientDescent(self.target, num_random_init=1, **options)
+        else:
+            made = MomentumIterativeMethodNumpy(self.target, decay=1.0, **options)
+        words = (self.seed, attack, eps, first)
+        if self.transform is not None:
+            self.transform.restart(_word("attack", *words))
+        with isolated_seed(_word(*words)):
+            return compile_attack(made).generate(x, np.eye(self.target.nb_classes, dtype=np.float32)[y])
 
 
 def printed_study(
@@ -161,7 +182,8 @@ def printed_study(
     :param defences: Name -> ART preprocessor, applied to the photographs.
     :param x: Images (N, H, W, 3) in ``clip_values``, or (N, 3, H, W) where the classifier has channels first.
     :param y: True class indices (N,).
-    :param file: A JSON file, written after each attack; a later call with the same settings goes on with it.
+    :param file: A JSON file, written after each attack; a later call with the same settings goes on with it, at the
+        batch where it stopped (attacked batches lie in a folder beside it until their attack is done).
     :param attacks: Out of ``ATTACKS``.
     :param eps: Budgets in L-infinity, as shares of the pixel range.
     :param max_iter: Iterations of an attack.
@@ -172,7 +194,7 @@ def printed_study(
     :param printing: The transform; None takes the default one. Its own seed is not used.
     :param batch_size: Images at once.
     :param seed: Of the attacks and of all draws.
-    :param verbose: Show a progress bar, one step an attack.
+    :param verbose: Show a progress bar with the time that is left.
     :return: The rows: clean ones first, then attack by attack.
     :raises ValueError: If a parameter is not as expected, or the file is of another study.
     """
@@ -193,30 +215,48 @@ def printed_study(
         "answers": answers.tolist(),
         "defences": {name: _described(defence) for name, defence in defences.items()},
         "printing": {**_described(_seeded(classifier, printing)), "seed": None},
-        **{"max_iter": max_iter, "draws": draws, "batch_size": batch_size, "seed": seed},
+        **{"max_iter": max_iter, "eps_step": "2.5 eps / max_iter", "random_starts": {"PGD": 1, "MI-FGSM": 0}},
+        **{"draws": draws, "batch_size": batch_size, "seed": seed},
     }
-    known, rows = _Rows(file, settings), []
-    for facts, among in tqdm(cells, desc="printed study", disable=not verbose):
-        if known.missing(facts, among):
-            images = x
-            if facts["threat_model"] != _CLEAN:
-                images = attack_printed(
-                    classifier,
-                    x,
-                    y,
-                    **{name: facts[name] for name in ("attack", "eps", "eot_samples")},
-                    max_iter=max_iter,
-                    printing=printing,
-                    defence=defences[among[0]] if facts["threat_model"] == "adaptive" else None,
-                    batch_size=batch_size,
-                    seed=seed,
-                )
-            # All attacks are photographed alike: rows differ by the images alone.
-            photographs = [_seeded(classifier, printing, seed, "photograph", k)(images)[0] for k in range(draws)]
-            behind = {name: defences.get(name) for name in among}
-            known.add(facts, _results(classifier, behind, images, photographs, y, answers == y, batch_size))
-        rows += known.of(facts, among)
+    known, rows, attackers = _Rows(file, settings), [], {}
+    parts = [slice(i, min(i + batch_size, len(x))) for i in range(0, len(x), batch_size)]
+    effort = [_effort(facts, max_iter) if known.missing(facts, among) else 0 for facts, among in cells]
+    bar_format = "{l_bar}{bar}| {elapsed}, {remaining} left"
+    with tqdm(total=sum(effort) * len(x), desc="printed study", bar_format=bar_format, disable=not verbose) as bar:
+        for (facts, among), each in zip(cells, effort, strict=True):
+            if known.missing(facts, among):
+                images = x
+                if facts["threat_model"] != _CLEAN:
+                    through = among[0] if facts["threat_model"] == "adaptive" else None
+                    key = (facts["eot_samples"], through)
+                    if key not in attackers:
+                        attackers[key] = _Attacker(
+                            classifier, printing, defences.get(through), facts["eot_samples"], seed
+                        )
+                    batches = []
+                    for part in parts:
+                        batch = known.batch(facts, among, part.start)
+                        if batch is None:
+                            how = facts["attack"], facts["eps"], max_iter, part.start
+                            batch = attackers[key].attacked(x[part], y[part], *how)
+                            known.add_batch(facts, among, part.start, batch)
+                        batches.append(batch)
+                        bar.update(each * len(batch))
+                    images = np.concatenate(batches)
+                # All attacks are photographed alike: rows differ by the images alone.
+                photographs = [_seeded(classifier, printing, seed, "photograph", k)(images)[0] for k in range(draws)]
+                behind = {name: defences.get(name) for name in among}
+                known.add(facts, _results(classifier, behind, images, photographs, y, answers == y, batch_size))
+            rows += known.of(facts, among)
     return rows
+
+
+def _effort(facts: Mapping[str, Any], max_iter: int) -> float:
+    """Of attacking an image, for the progress bar: in bare gradients of the classifier, as measured on one CPU."""
+    if facts["threat_model"] == _CLEAN:
+        return 0.0
+    each = _GRADIENTS[facts["threat_model"]] if facts["eot_samples"] else 1.0
+    return max_iter * max(facts["eot_samples"], 1) * each
 
 
 def _cells(
@@ -247,6 +287,7 @@ class _Rows:
     def __init__(self, file: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> None:
         self.file = None if file is None else Path(file)
         self.content: dict[str, Any] = {"format": _FORMAT, "settings": dict(settings), "rows": []}
+        self.folder = None if self.file is None else self.file.with_name(f"{self.file.stem}_attacked")
         if self.file is None or not self.file.exists():
             return
         try:
@@ -271,6 +312,24 @@ class _Rows:
     def missing(self, facts: Mapping[str, Any], among: Sequence[str]) -> bool:
         return len(self.of(facts, among)) < len(among)
 
+    def batch(self, facts: Mapping[str, Any], among: Sequence[str], first: int) -> np.ndarray | None:
+        """Attacked images of an earlier call that was interrupted."""
+        path = self._batch_file(facts, among, first)
+        return np.load(path, allow_pickle=False) if path is not None and path.is_file() else None
+
+    def add_batch(self, facts: Mapping[str, Any], among: Sequence[str], first: int, images: np.ndarray) -> None:
+        path = self._batch_file(facts, among, first)
+        if path is not None:
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, images)
+
+    def _batch_file(self, facts: Mapping[str, Any], among: Sequence[str], first: int) -> Path | None:
+        """Named after the settings and the attack: those of others are never taken."""
+        if self.folder is None:
+            return None
+        told = json.dumps([self.content["settings"], facts, among, first], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.npy"
+
     def add(self, facts: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
         among = [result["defence"] for result in results]
         old = self.of(facts, among)
@@ -278,6 +337,8 @@ class _Rows:
         self.content["rows"] += [{**facts, **result} for result in results]
         if self.file is not None:
             write_text_atomically(self.file, json.dumps(self.content, indent=1, allow_nan=False) + "\n")
+        if self.folder is not None and self.folder.is_dir():
+            shutil.rmtree(self.folder)  # one attack at a time: those of this one alone
 
 
 def _checked(classifier: Any, x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], np.ndarray, np.ndarray]:
@@ -313,7 +374,8 @@ def _word(*words: Any) -> int:
 
 def _described(defence: Any) -> dict[str, Any]:
     parameters = {name: plain_value(getattr(defence, name)) for name in getattr(defence, "params", ())}
-    return {"class": type(defence).__name__, **parameters}
+    weights = {"fingerprint": defence.fingerprint} if hasattr(defence, "fingerprint") else {}
+    return {"class": type(defence).__name__, **weights, **parameters}
 
 
 def _results(

@@ -1,24 +1,25 @@
-"""The paper's Figures 3, 4 and 5 from records and pictures, and certified accuracy, as PNG files."""
+"""The paper's Figures 3, 4 and 5, certified accuracy and the printed study, as PNG files."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from art_versatile._files import atomic_path
 from art_versatile.evaluation.records import NO_DEFENCE, EvaluationRecord
 from art_versatile.reports.pictures import Panel, shots
-from art_versatile.reports.text import attack_name, format_eps, measured_on
+from art_versatile.reports.text import attack_name, format_eps, measured_on, printed_attack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["certified_figure", "distance_figure", "gallery_figure", "strength_figure"]
+__all__ = ["certified_figure", "distance_figure", "gallery_figure", "printed_figure", "strength_figure"]
 
 _BEFORE, _AFTER = "#8a94a3", "#0f766e"
 
@@ -139,6 +140,40 @@ def certified_figure(
     axes.set_xlim(0, max(1.0, radii[-1]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=9, parse_math=False)
+    return _saved(figure, path)
+
+
+def printed_figure(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, title: str = "") -> Path:
+    """
+    A simulated study of printed pictures: accuracy after printing, a colour a defence; before it, a stroke.
+
+    :param rows: From :func:`art_versatile.physical.printed_study`.
+    :param path: The PNG file, written atomically.
+    :param title: What was studied how.
+    :return: The path.
+    :raises ValueError: If there is no row.
+    """
+    if not rows:
+        raise ValueError("Expected at least one row. Received none.")
+    attacks, defences = (list(dict.fromkeys(map(name, rows))) for name in (printed_attack, itemgetter("defence")))
+    figure = _figure(9, 1.2 + 0.5 * len(attacks))
+    axes = figure.subplots()
+    height = 0.8 / len(defences)
+    for number, defence in enumerate(defences):
+        own = [row for row in rows if row["defence"] == defence]
+        places = [attacks.index(printed_attack(row)) + (number - (len(defences) - 1) / 2) * height for row in own]
+        colour = {NO_DEFENCE: _BEFORE}.get(defence, _AFTER if number == 1 else None)
+        label = "no defence" if defence == NO_DEFENCE else defence
+        axes.barh(places, [100 * row["accuracy"] for row in own], height * 0.9, label=label, color=colour)
+        before = [100 * row["accuracy_unprinted"] for row in own]
+        label = "not printed" if number == 0 else None
+        axes.scatter(before, places, marker="|", s=60, color="black", label=label, clip_on=False, zorder=3)
+    axes.set(xlim=(0, 100), xlabel="accuracy after printing and photographing (simulated), %")
+    axes.set_yticks(range(len(attacks)), attacks)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, ncols=len(defences) + 1, loc="outside lower center")
+    axes.set_title(title, fontsize=8, parse_math=False, wrap=True)
     return _saved(figure, path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from art_versatile.evaluation.records import CLEAN, EvaluationRecord
@@ -30,6 +30,7 @@ __all__ = [
     "markdown_text",
     "measured_on",
     "norm_symbol",
+    "printed_attack",
     "unique",
 ]
 
@@ -142,6 +143,19 @@ def format_budget(record: EvaluationRecord) -> str:
     if record.eps is not None:
         return f"{norm_symbol(record.norm)} ≤ {format_eps(record.eps)}"
     return "" if record.norm is None else f"{norm_symbol(record.norm)}, no limit"
+
+
+def printed_attack(row: Mapping[str, Any]) -> str:
+    """
+    What attacked the pictures of a row of the printed study.
+
+    :param row: From :func:`art_versatile.physical.printed_study`.
+    :return: For example ``"PGD 8/255, static, knows of printing"``, ``"clean"``.
+    """
+    if row["threat_model"] == CLEAN:
+        return str(row["attack"])
+    knows = "knows of printing" if row["eot_samples"] else "knows of no printing"
+    return f"{row['attack']} {format_eps(row['eps'])}, {row['threat_model']}, {knows}"
 
 
 def format_value(value: Any) -> str:

@@ -13,13 +13,14 @@ from art_versatile import cli
 from art_versatile.cli import common
 
 COMMANDS = get_command(cli.app).commands
-LEAVES = [*((name,) for name in COMMANDS if name != "printed"), ("printed", "make"), ("printed", "read")]
+LEAVES = [(name,) for name in COMMANDS if name != "printed"]
+LEAVES += [("printed", name) for name in COMMANDS["printed"].commands]
 
 
 def test_the_commands():
     assert set(COMMANDS) == {
         "demo", "evaluate", "reproduce", "certify", "purify", "pairs", "train", "compare-schedules",
-        "train-super-resolution", "app", "printed",
+        "train-super-resolution", "app", "export", "printed",
     }  # fmt: skip
 
 
@@ -55,7 +56,10 @@ def test_bad_values_are_refused_before_tensorflow_is_loaded(tmp_path):
         ["compare-schedules", "--pairs", "p", "--validation", "p", "--out", "o", "--features", "x"],
         ["train-super-resolution", "missing", "--out", "o"],
         ["printed", "make", "--attacks", "FGSM"],
+        ["printed", "study", "--eps", "two"],
         ["app", "--classifier", "missing"],
+        ["export", "--out", "o.onnx", "--format", "tflite"],
+        ["export", "--out", "file"],
     ]
     code = (
         "import sys; from typer.testing import CliRunner; from art_versatile.cli import app\n"

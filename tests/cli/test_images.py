@@ -100,3 +100,26 @@ class TestPrinted:
     )
     def test_make_refuses(self, refuses, arguments, message):
         assert message in refuses(("printed", "make"), *arguments)
+
+    def test_study(self, run, labelled, tiny, weights, tmp_path):
+        command = ("printed", "study", *labelled, "--classifier", tiny, "--image-size", 32, "--weights", weights,
+                   "--attacks", "PGD", "--eps", "8/255", "--max-iter", 2, "--eot-samples", 2, "--draws", 2,
+                   "--batch-size", 2, "--out", tmp_path / "o")  # fmt: skip
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert {path.name for path in (tmp_path / "o").iterdir()} == {"printed.json", "printed.md", "printed.png"}
+        study = json.loads((tmp_path / "o" / "printed.json").read_text())
+        assert [(row["eot_samples"], row["threat_model"]) for row in study["rows"]] == [
+            *[(0, "clean")] * 2, *[(0, "static")] * 2, *[(2, "static")] * 2, (2, "adaptive"),
+        ]  # fmt: skip
+        assert {row["n"] for row in study["rows"]} == {3}
+        settings = study["settings"]
+        purifier = VersatilePurifier.from_pretrained(weights)
+        assert settings["defences"]["VersatilePurifier"]["fingerprint"] == purifier.fingerprint
+        assert (settings["max_iter"], settings["draws"], settings["printing"]["tilt"]) == (2, 2, 0.1)
+        text = (tmp_path / "o" / "printed.md").read_text()
+        assert text.count("PGD 8/255, adaptive, knows of printing") == 2
+        assert "2 iterations, EOT over 2 draws" in text
+        again = run(*command)
+        assert again.exit_code == 0
+        assert json.loads((tmp_path / "o" / "printed.json").read_text()) == study

@@ -144,6 +144,9 @@ class TestDraws:
         np.testing.assert_array_equal(second(images)[0], one)
         first.set_params(seed=SEED)
         np.testing.assert_array_equal(first(images)[0], one)
+        first.restart(SEED + 1)
+        np.testing.assert_array_equal(first(images)[0], PrintAndPhotograph(seed=SEED + 1)(images)[0])
+        assert first.seed == SEED
         copy = pickle.loads(pickle.dumps(second))
         np.testing.assert_array_equal(copy(images)[0], two)
         assert np.abs(PrintAndPhotograph()(images)[0] - PrintAndPhotograph()(images)[0]).max() > 0.05
@@ -170,6 +173,8 @@ class TestDraws:
         first = traced(images)
         np.testing.assert_allclose(first, PrintAndPhotograph(seed=SEED)(images)[0], atol=0.01)  # a level of JPEG's
         assert np.abs(first - traced(images)).max() > 0.05
+        defence.restart(SEED)
+        np.testing.assert_array_equal(traced(images), first)
 
 
 def test_layout_range_and_dtype(images):

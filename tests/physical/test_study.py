@@ -7,6 +7,7 @@ import pytest
 
 from art_versatile.baselines import Identity
 from art_versatile.physical import PrintAndPhotograph, attack_printed, destruction_rate, printed_study
+from art_versatile.physical.study import _Attacker
 
 ON, OFF = True, False
 
@@ -108,10 +109,33 @@ def test_goes_on_where_it_stopped(study, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("attacked anew")
 
-    monkeypatch.setattr("art_versatile.physical.study.attack_printed", refuse)
+    monkeypatch.setattr("art_versatile.physical.study._Attacker.attacked", refuse)
     assert printed_study(**settings) == rows
     with pytest.raises(ValueError, match="Received other draws, seed"):
         printed_study(**{**settings, "draws": 2, "seed": 1})
+
+
+def test_goes_on_at_the_batch_where_it_stopped(study, monkeypatch, tmp_path):
+    """Also without the batches before it the draws are the same."""
+    settings, _ = study
+    settings = {**settings, "batch_size": 3, "adaptive": False, "without_printing": False}
+    whole = printed_study(**{**settings, "file": None})
+    attack, calls = _Attacker.attacked, []
+
+    def interrupted(self, *args):
+        calls.append(args[-1])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return attack(self, *args)
+
+    monkeypatch.setattr("art_versatile.physical.study._Attacker.attacked", interrupted)
+    settings["file"] = tmp_path / "study.json"
+    with pytest.raises(KeyboardInterrupt):
+        printed_study(**settings)
+    assert len(list((tmp_path / "study_attacked").iterdir())) == 2
+    assert printed_study(**settings) == whole
+    assert calls == [0, 3, 6, 6]
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 @pytest.mark.parametrize(

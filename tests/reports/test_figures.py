@@ -11,7 +11,7 @@ from PIL import Image
 
 from art_versatile.evaluation.records import EvaluationRecord
 from art_versatile.reports import figures
-from art_versatile.reports.figures import distance_figure, gallery_figure, strength_figure
+from art_versatile.reports.figures import distance_figure, gallery_figure, printed_figure, strength_figure
 from art_versatile.reports.pictures import Panel, Prediction
 
 
@@ -114,3 +114,22 @@ def test_nothing_to_draw(tmp_path: Path, draw: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw(tmp_path / "figure.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_printed_study(tmp_path: Path, drawn: list[Figure]) -> None:
+    facts = {"attack": "PGD", "eps": 8 / 255, "threat_model": "static"}
+    clean = {"attack": "clean", "eps": 0.0, "threat_model": "clean", "eot_samples": 0}
+    rows = [
+        {**clean, "defence": "none", "accuracy": 0.75, "accuracy_unprinted": 1.0},
+        {**clean, "defence": "ours", "accuracy": 0.5, "accuracy_unprinted": 0.875},
+        {**facts, "eot_samples": 4, "defence": "ours", "accuracy": 0.25, "accuracy_unprinted": 0.125},
+    ]
+    assert is_png(printed_figure(rows, tmp_path / "f.png", title="n = 8"))
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "PGD 8/255, static, knows of printing"]
+    bars = [(round(bar.get_y() + bar.get_height() / 2, 6), bar.get_width()) for bar in axes.patches]
+    assert bars == [(-0.2, 75.0), (0.2, 50.0), (1.2, 25.0)]
+    strokes = [tuple(map(float, place)) for marks in axes.collections for place in marks.get_offsets()]
+    assert strokes == [(100.0, -0.2), (87.5, 0.2), (12.5, 1.2)]
+    with pytest.raises(ValueError, match="Expected at least one row"):
+        printed_figure([], tmp_path / "g.png")
