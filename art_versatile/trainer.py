@@ -159,7 +159,7 @@ class VersatileTrainer(Trainer):
         *,
         out: str | Path | None = None,
         resume: bool = False,
-        validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+        validation_data: tuple[np.ndarray, np.ndarray] | MemoryPairs | None = None,
         pairs_folder: str | Path | None = None,
         verbose: bool | int | None = None,
         **settings: Any,
@@ -180,7 +180,7 @@ class VersatileTrainer(Trainer):
         :param out: Folder for weights, log, curves and checkpoints, as :func:`art_versatile.training.train` fills it.
         :param resume: Go on with the run in ``out``. The attacks are made anew, unless they are in a folder.
         :param validation_data: Held images and their right labels, as ``x`` and ``y``: they are attacked too, and the
-            accuracy behind the purifier is measured after each epoch.
+            accuracy behind the purifier is measured after each epoch. Or held pairs that are there already.
         :param pairs_folder: Folder of a store for the pairs, which stays; called again on it, the attacks go on where
             they stopped. None holds pairs in memory up to :data:`PAIRS_IN_MEMORY` bytes, and more in a store in a
             temporary folder.
@@ -208,7 +208,7 @@ class VersatileTrainer(Trainer):
             perceptual=self._perceptual_loss(image_shape),
             generator=self.purifier.generator,
             optimizer=self.optimizer,
-            validation=None if validation_data is None else self._validation(*validation_data, verbose),
+            validation=None if validation_data is None else self._validation(validation_data, verbose),
             seed=self.seed,
             resume=resume,
             verbose=verbose,
@@ -437,9 +437,12 @@ class VersatileTrainer(Trainer):
             whole=tuple(dict.fromkeys([*self.preset.whole, *minimal])),
         )
 
-    def _validation(self, x: np.ndarray, y: np.ndarray | None, verbose: bool) -> Validation:
-        """What measures on held images, which are attacked when the run begins."""
-        x, y = self._check_data(x, y)
+    def _validation(self, held: tuple[np.ndarray, np.ndarray | None] | MemoryPairs, verbose: bool) -> Validation:
+        """What measures on held pairs, or on held images, which are attacked when the run begins."""
+        if isinstance(held, MemoryPairs):
+            self._check_pairs(held, None, None)
+            return Validation(held, self._classify)
+        x, y = self._check_data(*held)
         if y is None:
             raise ValueError("Expected right labels with the validation images. Received None.")
         return Validation(lambda: self._attacked(x, y, verbose), self._classify, attacks=tuple(self.attacks))

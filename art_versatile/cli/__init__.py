@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from art_versatile._version import __version__
-from art_versatile.cli import evaluating, images, serving, training
+from art_versatile.cli import evaluating, images, serving, training, updating
 
 __all__ = ["app"]
 
@@ -43,12 +43,15 @@ for _command in (
     evaluating.evaluate,
     evaluating.reproduce,
     evaluating.certify,
+    updating.reproduce_updates,
     images.purify,
     training.pairs,
     training.train,
     training.compare_schedules,
     training.train_super_resolution,
+    updating.update,
     serving.app,
 ):
     app.command()(_command)
 app.add_typer(images.printed, name="printed")
+app.add_typer(updating.weights, name="weights")

@@ -24,7 +24,7 @@ from art_versatile.training.monitor import RecoveredAccuracy, Validation, purify
 from art_versatile.training.presets import Preset
 from art_versatile.training.run import PreparedTraining, Training
 
-__all__ = ["SCORE", "PreparedUpdate", "UpdateResult", "UpdateValidation", "accuracies", "prepare_update"]
+__all__ = ["SCORE", "EpochClock", "PreparedUpdate", "UpdateResult", "UpdateValidation", "accuracies", "prepare_update"]
 
 SCORE = "val_score"
 """What the best weights of an update are best in (:class:`UpdateValidation`)."""
@@ -208,7 +208,7 @@ def prepare_update(
         distillation=Distillation(frozen_copy(generator), distillation, tuple(replayed)),
         validation=validation,
         monitor=SCORE,
-        callbacks=(*callbacks, _Clock()),
+        callbacks=(*callbacks, EpochClock()),
         **settings,
     )
     return PreparedUpdate(training.prepare(image_shape, out), validation)
@@ -231,16 +231,21 @@ def _not_made() -> NoReturn:
     raise ValueError("Expected held pairs: PreparedUpdate.run is given them. Received none.")
 
 
-class _Clock(keras.callbacks.Callback):
-    """Seconds of each epoch, in the logs: a run that was stopped and goes on has its whole cost in its history."""
+class EpochClock(keras.callbacks.Callback):
+    """
+    Seconds of each epoch, as ``seconds`` in the logs: a run that was stopped and goes on has its whole cost in its
+    history. What is measured after the epoch is among them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note the time."""
         if logs is not None:
             logs["seconds"] = time.perf_counter() - self._started
