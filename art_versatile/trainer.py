@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
@@ -50,7 +50,7 @@ _SETTINGS = (
     "learning_rate", "decay", "warmup", "beta_1", "clip_norm", "ema", "scale", "clean_share",
 )  # fmt: skip
 
-Attacks = EvasionAttack | Sequence[EvasionAttack] | Mapping[str, EvasionAttack]
+Attacks: TypeAlias = "EvasionAttack | Sequence[EvasionAttack] | Mapping[str, EvasionAttack]"
 """An attack, several, or names and attacks."""
 
 UPDATE_LEARNING_RATE = 2e-4
@@ -288,7 +288,9 @@ class VersatileTrainer(Trainer):
         for pairs in (x, old, validation_data):
             if isinstance(pairs, Pairs):
                 self._check_pairs(pairs, y if pairs is x else None, None)
-        images = validation_data is not None and not isinstance(validation_data, MemoryPairs)
+        held: Any = validation_data
+        if validation_data is not None and not isinstance(validation_data, MemoryPairs):
+            held = self._check_data(*validation_data)
         source = UpdateSource(
             self._classifier,
             self.attacks,
@@ -296,7 +298,7 @@ class VersatileTrainer(Trainer):
             {} if attacks is None else _named(attacks, len(self.attacks)),
             old=old,
             memory=memory,
-            held=self._check_data(*validation_data) if images else validation_data,
+            held=held,
             split=self.split,
             batch_size=self.purifier.batch_size,
             seed=self.seed,
@@ -335,10 +337,10 @@ class VersatileTrainer(Trainer):
             )
             parent = weights.sha256(self.purifier.generator, self.purifier.card)
             start = time.perf_counter()
-            new, replayed, held = source.make()
+            new, replayed, both = source.make()
             seconds = time.perf_counter() - start
-            result = prepared.run(new, replayed, held)
-        result = dataclasses.replace(result, lineage=_lineage(parent, source, new, replayed, held, seconds, result))
+            result = prepared.run(new, replayed, both)
+        result = dataclasses.replace(result, lineage=_lineage(parent, source, new, replayed, both, seconds, result))
         if not result.accepted:
             logger.warning("No epoch was better on the new attacks and kept the old ones: the purifier is as it was.")
             return result

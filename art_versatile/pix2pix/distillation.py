@@ -62,8 +62,9 @@ def frozen_copy(generator: keras.Model) -> keras.Model:
         )
     config = generator.get_config()
     changes = {"output_noise": 0.0} if config.get("output_noise") else {}
+    kind: Any = GENERATORS[architecture]
     with built_in_float32():
-        copy = GENERATORS[architecture].from_config({**config, **changes})
+        copy = kind.from_config({**config, **changes})
     copy.set_weights(generator.get_weights())
     copy.trainable = False
     return copy

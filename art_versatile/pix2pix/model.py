@@ -225,6 +225,7 @@ class Pix2Pix(keras.Model):
             ``distillation`` (adversarial, clean, kept): whether the older answer on a pair is to be kept, bool (N,).
         :return: The epoch's running means of the named losses.
         """
+        victims: list[tf.Tensor]
         x_adv, clean, *victims = data
         kept = victims.pop() if self.distillation is not None else None
         if self.inner is None:
@@ -272,7 +273,7 @@ class Pix2Pix(keras.Model):
                     losses["perceptual"] = self._perceptual_loss(purified, clean, victims)
                     total += self.perceptual_weight * losses["perceptual"]
                 if self.distillation is not None and self.distillation.weight:
-                    losses["distillation"] = self._distillation_loss(x_adv, purified, kept)
+                    losses["distillation"] = self._distillation_loss(self.distillation.teacher, x_adv, purified, kept)
                     total += self.distillation.weight * losses["distillation"]
                 if self.discriminator is not None:
                     fake = self.discriminator([x_adv, purified], training=True)  # one pass for both networks' losses
@@ -298,6 +299,7 @@ class Pix2Pix(keras.Model):
 
         :param data: (adversarial, clean).
         """
+        victims: list[tf.Tensor]
         x_adv, clean, *victims = data
         if self.distillation is not None:
             victims = []
@@ -313,13 +315,16 @@ class Pix2Pix(keras.Model):
 
     def _perceptual_loss(self, purified: tf.Tensor, clean: tf.Tensor, victims: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss; of the attacked network where there are several and it is known."""
-        if victims and isinstance(self.perceptual, RandomPerceptualLoss):
-            return self.perceptual(purified, clean, victims[0][0])
-        return self.perceptual(purified, clean)
+        perceptual: Any = self.perceptual
+        if victims and isinstance(perceptual, RandomPerceptualLoss):
+            return perceptual(purified, clean, victims[0][0])
+        return perceptual(purified, clean)
 
-    def _distillation_loss(self, x_adv: tf.Tensor, purified: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    def _distillation_loss(
+        self, teacher: keras.Model, x_adv: tf.Tensor, purified: tf.Tensor, kept: tf.Tensor
+    ) -> tf.Tensor:
         """The weighted pixel and perceptual loss between what is answered now and what the older generator answers."""
-        older = tf.cast(self.distillation.teacher(x_adv, training=False), purified.dtype)
+        older = tf.cast(teacher(x_adv, training=False), purified.dtype)
         # Where nothing is kept the target is the answer itself: no loss, no gradient, and no shape that varies.
         target = tf.stop_gradient(tf.where(tf.reshape(kept, (-1, 1, 1, 1)), older, purified))
         loss = self.pixel_weight * pixel_loss(purified, target)

@@ -49,7 +49,7 @@ def endless_batches(
         repeat=True,
         first_epoch=first_epoch,
         drop_remainder=drop_remainder,
-        **({} if marked is None else {"marked": marked}),
+        marked=marked,
     )
     low, high = pairs.clip_values
     if (low, high) != (0.0, 1.0):

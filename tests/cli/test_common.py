@@ -13,13 +13,13 @@ from art_versatile import cli
 from art_versatile.cli import common
 
 COMMANDS = get_command(cli.app).commands
-LEAVES = [*((name,) for name in COMMANDS if name != "printed"), ("printed", "make"), ("printed", "read")]
+LEAVES = [*((n,) for n in COMMANDS if n not in ("printed", "weights")), ("printed", "make"), ("printed", "read")]
 
 
 def test_the_commands():
     assert set(COMMANDS) == {
         "demo", "evaluate", "reproduce", "certify", "purify", "pairs", "train", "compare-schedules",
-        "train-super-resolution", "app", "printed",
+        "train-super-resolution", "app", "printed", "update", "weights", "reproduce-updates",
     }  # fmt: skip
 
 
@@ -34,6 +34,11 @@ def test_help_at_80_columns_names_every_option_whole(run, monkeypatch, command):
         assert option.opts[0] in shown.split()
         assert option.help
         assert " ".join(option.help.split()) in " ".join(shown.split())
+
+
+def test_help_says_how_to_roll_back(run):
+    for command in ("update", "weights"):
+        assert "parent" in run(command, "--help").output
 
 
 def test_version(run):
@@ -56,6 +61,9 @@ def test_bad_values_are_refused_before_tensorflow_is_loaded(tmp_path):
         ["train-super-resolution", "missing", "--out", "o"],
         ["printed", "make", "--attacks", "FGSM"],
         ["app", "--classifier", "missing"],
+        ["update", "--attacks", "ElasticNet:max_iter", "--images", "p", "--out", "o"],
+        ["reproduce-updates", "missing"],
+        ["weights", "diff", "missing", "missing"],
     ]
     code = (
         "import sys; from typer.testing import CliRunner; from art_versatile.cli import app\n"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from art_versatile import VersatilePurifier
+from art_versatile import VersatilePurifier, VersatileTrainer
+from art_versatile.training.updating import UpdateResult
 
 
 @pytest.fixture(scope="module")
@@ -13,13 +14,14 @@ def updated(run, tiny, weights, colourful, tmp_path_factory):
     base = tmp_path_factory.mktemp("update")
     out = base / "run"
     command = ("update", "--weights", weights, "--attacks", "FastGradientMethod:eps=4/255", "--images",
-               colourful(base / "pictures", 16, 32), "--limit", 15, "--eps", "4/255", "--classifier", tiny, "--image-size", 32,
-               "--old-attacks", "PGD", "--memory", 6, "--tolerance", 1, "--epochs", 6, "--batch-size", 4,
-               "--learning-rate", 0.01, "--out", out)  # fmt: skip
+               colourful(base / "pictures", 16, 32), "--limit", 15, "--eps", "4/255", "--classifier", tiny,
+               "--image-size", 32, "--old-attacks", "PGD", "--memory", 6, "--tolerance", 1, "--epochs", 6,
+               "--batch-size", 4, "--learning-rate", 0.01, "--out", out)  # fmt: skip
     return command, run(*command), out
 
 
-def test_update_and_its_lineage(run, updated, weights):
+def test_update_and_its_lineage(run, updated, weights, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # no folded paths
     command, result, out = updated
     assert result.exit_code == 0, result.output
     assert f"updated weights: {out / 'updated'}" in result.output
@@ -52,13 +54,20 @@ def test_update_and_its_lineage(run, updated, weights):
     assert kept.card["weights"] == purifier.card["weights"]
 
 
-def test_refused_updates_write_nothing(run, updated, tmp_path):
-    """No epoch: a rate at which nothing is learnt."""
+def test_refused_updates_write_nothing(run, updated, tmp_path, monkeypatch):
+    """Why an update is refused is tested in tests/training/test_updating.py."""
     command, _, _ = updated
-    result = run(*command[:-4], "--learning-rate", 1e-12, "--epochs", 1, "--out", tmp_path / "run")
+    cost = {"images": 3, "new_pairs": 3, "replayed_pairs": 2, "attack_seconds": 1.0, "training_seconds": 2.0}
+    refused = UpdateResult(
+        False, 0, {"clean": 0.5, "A": 0.25}, {"clean": 0.5, "A": 0.125}, [], 2.0, {},
+        {"cost": cost, "held": {"pairs": {"A": 8}}},
+    )  # fmt: skip
+    monkeypatch.setattr(VersatileTrainer, "update", lambda *_, **__: refused)
+    result = run(*command[:-1], tmp_path / "run")
     assert result.exit_code == 1, result.output
     assert "refused" in result.output
-    assert not (tmp_path / "run" / "updated").exists()
+    assert "12.5" in result.output
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
