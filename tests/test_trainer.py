@@ -13,6 +13,7 @@ from art.estimators.classification import BlackBoxClassifier, EnsembleClassifier
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier, VersatileTrainer
 from art_versatile import trainer as trainer_module
 from art_versatile.pairs import MemoryPairs, PairStore, attack_in_memory, generate_pairs
+from art_versatile.pairs.replay import joined
 from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
 from art_versatile.trainer import defend
 from art_versatile.training import PRESETS
@@ -719,3 +720,101 @@ class TestParameters:
             trainer.fit(**spoil(images))
         for a, b in zip(before, trainer.purifier.generator.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+class TestUpdate:
+    """The rules by which an update is judged are tested in tests/training/test_updating.py."""
+
+    @staticmethod
+    def trainer(classifier, attacks, purifier=None):
+        return VersatileTrainer(
+            classifier, attacks[:1], purifier or small_purifier(), schedule=SCHEDULE, discriminator=None,
+            optimizer=keras.optimizers.Adam(5e-3), split="every", seed=2, verbose=False,
+        )  # fmt: skip
+
+    @pytest.fixture
+    def many(self):
+        coarse = np.random.default_rng(0).uniform(size=(20, 4, 4, 3)).astype(np.float32)
+        return tf.image.resize(coarse, (SIZE, SIZE), "bicubic").numpy().clip(0, 1)
+
+    def test_an_update_and_another(self, classifier, attacks, many, tmp_path):
+        """Lineage, on the purifier and on disk; the attack of the first is an old one of the second."""
+        small_purifier().save(tmp_path / "parent")
+        parent = VersatilePurifier.from_pretrained(tmp_path / "parent")
+        parent_sha256 = parent.card["weights"]["sha256"]
+        trainer = self.trainer(classifier, attacks, parent)
+        pgd = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.03, max_iter=3, verbose=False)
+        found = trainer.update(many, {"PGD": pgd}, batch_size=8, nb_epochs=4, memory=8, tolerance=1.0)
+        assert found.accepted
+        assert found.after["PGD"] > found.before["PGD"]
+        entry = found.lineage
+        assert entry["parent"] == {"sha256": parent_sha256}
+        assert entry["added"]["PGD"]["class"] == "ProjectedGradientDescent"
+        assert entry["added"]["PGD"]["max_iter"] == 3
+        assert entry["replayed"] == {"0 FastGradientMethod": 8}
+        assert entry["held"]["pairs"] == {"PGD": 4, "0 FastGradientMethod": 4}  # a fifth of the images
+        cost = entry["cost"]
+        assert (cost["images"], cost["new_pairs"], cost["replayed_pairs"], cost["epochs"]) == (16, 16, 8, 4)
+        assert min(cost["attack_seconds"], cost["training_seconds"]) > 0
+        assert entry["accuracy"] == {"before": found.before, "after": found.after}
+        card = VersatilePurifier.from_pretrained(trainer.purifier.save(tmp_path / "child")).card
+        assert card["lineage"] == [entry]
+        assert card["training"]["distillation"]["names"] == ["0 FastGradientMethod"]
+
+        again = trainer.update(
+            many, DeepFool(classifier, max_iter=1, verbose=False), batch_size=8, nb_epochs=1, memory=4, tolerance=1.0
+        )
+        assert again.lineage["parent"] == {"sha256": card["weights"]["sha256"]}
+        assert again.lineage["replayed"] == {"0 FastGradientMethod": 4, "PGD": 4}
+        assert list(again.lineage["added"]) == ["2 DeepFool"]
+        assert len(trainer.purifier.card["lineage"]) == 1 + again.accepted
+
+    def test_given_pairs_and_a_refused_update(self, classifier, attacks, images):
+        """Nothing but what is given is trained on; what is no better leaves purifier, card and attacks as they are."""
+        trainer = self.trainer(classifier, attacks)
+        pairs = [attack_in_memory(images, classifier, {name: attacks[1]}, verbose=False) for name in ("N", "O")]
+        before = trainer.purifier.generator.get_weights()
+        found = trainer.update(
+            pairs[0], old=pairs[1], validation_data=joined(pairs), memory=4, batch_size=8, nb_epochs=1, tolerance=0.0,
+            callbacks=[Undo(before)],
+        )  # fmt: skip
+        assert not found.accepted
+        assert found.lineage["added"] == {"N": {}}
+        assert found.lineage["replayed"] == {"O": 4}
+        for a, b in zip(trainer.purifier.generator.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert trainer.purifier.card == {}
+        assert list(trainer.attacks) == ["0 FastGradientMethod"]
+
+    def test_refused_before_work(self, classifier, attacks, images, tmp_path, monkeypatch):
+        trainer = self.trainer(classifier, attacks)
+        with pytest.raises(ValueError, match="fitted"):
+            VersatileTrainer(classifier, attacks).update(images, attacks[0])
+        pairs = MemoryPairs(images, images)
+        for message, changes in {
+            "settings": {"crop": 16},
+            "other names": {"attacks": {"0 FastGradientMethod": attacks[1]}},
+            "at least one attack": {"attacks": None},
+            "neither y": {"x": pairs, "attacks": None, "y": np.zeros(8, int)},
+            "clip_values": {"old": MemoryPairs(images, images, clip_values=(0, 255))},
+            "distillation=0": {"memory": 0},
+            "tolerance": {"tolerance": -1},
+        }.items():
+            arguments = {"x": images, "attacks": {"PGD": attacks[1]}, "out": tmp_path / "never", **changes}
+            with pytest.raises(ValueError, match=message):
+                trainer.update(**arguments)
+        monkeypatch.setattr(trainer_module, "PAIRS_IN_MEMORY", 8 * 32 * 32 * 3 * 8)
+        with pytest.raises(ValueError, match="GiB in memory"):
+            trainer.update(images, {"PGD": attacks[1]}, memory=4, out=tmp_path / "never")
+        assert not (tmp_path / "never").exists()
+
+
+class Undo(keras.callbacks.Callback):
+    """Puts weights back before each epoch is measured: training that teaches nothing."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self._weights = weights
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.generator.set_weights(self._weights)

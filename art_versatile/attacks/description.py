@@ -23,6 +23,7 @@ __all__ = [
     "attack_norm",
     "attack_parameters",
     "attacked_classifiers",
+    "class_returns_images",
     "describe_attack",
     "goes_through",
     "plain_value",
@@ -156,7 +157,16 @@ def returns_images(attack: Any) -> bool:
 
     :param attack: An ART attack; those that make a patch or a texture answer with that.
     """
-    return not any(kind.__name__ in _NO_IMAGES for kind in type(attack).__mro__)
+    return class_returns_images(type(attack))
+
+
+def class_returns_images(kind: type) -> bool:
+    """
+    Whether the attacks of a class answer with images of the shape of those that they are given.
+
+    :param kind: A class of ART's attacks.
+    """
+    return not any(base.__name__ in _NO_IMAGES for base in kind.__mro__)
 
 
 def _parts(attack: Any) -> list[Any]:

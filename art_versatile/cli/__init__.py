@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from art_versatile._version import __version__
-from art_versatile.cli import comparing, evaluating, images, reproducing, serving, training
+from art_versatile.cli import comparing, evaluating, images, reproducing, serving, training, updating
 
 __all__ = ["app"]
 
@@ -45,13 +45,16 @@ for _command in (
     reproducing.paper_table,
     comparing.compare,
     evaluating.certify,
+    updating.reproduce_updates,
     images.purify,
     training.pairs,
     training.train,
     training.compare_schedules,
     training.train_super_resolution,
+    updating.update,
     serving.app,
     serving.export,
 ):
     app.command()(_command)
 app.add_typer(images.printed, name="printed")
+app.add_typer(updating.weights, name="weights")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from art_versatile._checks import check_batch_size, check_bool, check_integer, c
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Pairs", "Reader", "check_attacks", "check_crop", "check_scale"]
+__all__ = ["Pairs", "Reader", "check_attacks", "check_crop", "check_scale", "quotas"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Pairs(abc.ABC):
         clean_share: float = 0.0,
         attacks: Sequence[str] | None = None,
         labels: bool = False,
+        marked: Sequence[str] | None = None,
         repeat: bool = False,
         first_epoch: int = 0,
         drop_remainder: bool = False,
@@ -134,16 +135,21 @@ class Pairs(abc.ABC):
         :param clean_share: Probability, 0 to 1, that a pair is (clean, clean).
         :param attacks: Names of the attacks to read; None reads all.
         :param labels: Yield (adversarial, clean, label) instead.
+        :param marked: Names of attacks: yield also whether a pair is of one of them.
         :param repeat: Go on for ever.
         :param first_epoch: Number of the first epoch: training that was stopped sees what it would have seen.
         :param drop_remainder: Leave out the last batch where it is smaller.
         :param shuffle_buffer: Bytes that the shuffling of a store may hold in memory, whatever its size.
-        :return: float32 (batch, H, W, C) in ``clip_values``, twice; with ``labels``, int64 (batch,) too.
+        :return: float32 (batch, H, W, C) in ``clip_values``, twice; with ``labels``, int64 (batch,) too; with
+            ``marked``, bool (batch,) last.
         :raises ValueError: If a parameter is out of its range, an attack is unknown, or there is no pair, or no
             label where labels are asked for.
         """
         names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
         unscaled = [self.attacks.index(name) for name in check_attacks(whole, self.attacks, "whole", least=0)]
+        marks = None
+        if marked is not None:
+            marks = [self.attacks.index(name) for name in check_attacks(marked, self.attacks, "marked", least=0)]
         check_bool("shuffle", shuffle)
         shuffle_buffer = check_integer("shuffle_buffer", shuffle_buffer)
         if check_bool("labels", labels) and not self.has_labels:
@@ -161,6 +167,7 @@ class Pairs(abc.ABC):
             whole=unscaled,
             clean_share=clean_share,
             labels=labels,
+            marked=marks,
             repeat=repeat,
             first_epoch=first_epoch,
             drop_remainder=drop_remainder,
@@ -181,11 +188,12 @@ def _make_batches(
     whole: Sequence[int],
     clean_share: float,
     labels: bool,
+    marked: Sequence[int] | None,
     repeat: bool,
     first_epoch: int,
     drop_remainder: bool,
 ) -> tf.data.Dataset:
-    """What :meth:`Pairs.dataset` returns; ``whole`` are numbers of attacks."""
+    """What :meth:`Pairs.dataset` returns; ``whole`` and ``marked`` are numbers of attacks."""
     import tensorflow as tf
 
     batch_size = check_batch_size(batch_size)
@@ -236,7 +244,10 @@ def _make_batches(
             adversarial = tf.clip_by_value(clean + factor * (adversarial - clean), *clip_values)
         if clean_share > 0:
             adversarial = tf.where(tf.random.stateless_uniform([], keys[4]) < clean_share, clean, adversarial)
-        return (adversarial, clean, label) if labels else (adversarial, clean)
+        parts = (adversarial, clean, label) if labels else (adversarial, clean)
+        if marked is None:
+            return parts
+        return *parts, tf.reduce_any(attack == tf.constant(list(marked), tf.int64))
 
     if repeat:
         epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
@@ -270,6 +281,18 @@ def check_attacks(attacks: Sequence[str], known: Sequence[str], name: str = "att
     if unknown := [attack for attack in attacks if attack not in known]:
         raise ValueError(f"Expected {name} among {list(known)}. Received {unknown}.")
     return list(attacks)
+
+
+def quotas(counts: Mapping[str, int], limit: int | None) -> dict[str, int]:
+    """How many of each to take, out of so many, for ``limit`` in all, evenly; None takes all."""
+    found = dict(counts)
+    if limit is not None:
+        left = check_integer("limit", limit)
+        # The smallest first, so that what they lack goes to the others.
+        for done, name in enumerate(sorted(found, key=lambda name: found[name])):
+            found[name] = min(found[name], -(-left // (len(found) - done)))
+            left -= found[name]
+    return found
 
 
 def check_crop(crop: int | tuple[int, int] | None, image_shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_integer
-from art_versatile.pairs.batches import Pairs, Reader, check_attacks
+from art_versatile.pairs.batches import Pairs, Reader, check_attacks, quotas
 from art_versatile.pairs.memory import MemoryPairs
 
 if TYPE_CHECKING:
@@ -286,20 +285,14 @@ class PairStore(Pairs):
         import tensorflow as tf
 
         names = check_attacks(self.attacks if attacks is None else attacks, self.attacks)
-        quotas = {name: self.counts[name] for name in names}
-        if limit is not None:
-            left = check_integer("limit", limit)
-            # The smallest first, so that what they lack goes to the others.
-            for done, name in enumerate(sorted(names, key=lambda name: quotas[name])):
-                quotas[name] = min(quotas[name], -(-left // (len(names) - done)))
-                left -= quotas[name]
-        total = sum(quotas.values())
+        wanted = quotas({name: self.counts[name] for name in names}, limit)
+        total = sum(wanted.values())
         images = {key: np.empty((total, *self.image_shape), np.float32) for key in ("adversarial", "clean")}
         numbers = {key: np.empty(total, np.int64) for key in ("label", "attack", "image")}
         row = 0
         for name in names:
             dataset = tf.data.TFRecordDataset(self._files([name]), self.manifest["parameters"]["compression"])
-            for record in dataset.take(quotas[name]).as_numpy_iterator():
+            for record in dataset.take(wanted[name]).as_numpy_iterator():
                 features = tf.train.Example.FromString(record).features.feature
                 for key, array in images.items():
                     content = features[key].bytes_list.value[0]

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from art_versatile._checks import check_number
+from art_versatile.pix2pix.distillation import Distillation
 from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, gradient_penalty, pixel_loss
 from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
@@ -75,6 +76,7 @@ class Pix2Pix(keras.Model):
     :param r1: Weight of the R1 penalty of the discriminator; 0 leaves it out.
     :param inner: What makes the adversarial images inside the step, in place of those that come with a batch.
     :param inner_steps: Steps of the generator in the whole run, by which ``inner`` knows how much of it has passed.
+    :param distillation: Keeps the answers of an older generator on some of the pairs.
     :param seed: Of what ``inner`` draws: of the step alone, so that a run that goes on draws what it would have drawn.
     :raises ValueError: If ``clip_norm``, ``real_label`` or ``r1`` is not as expected.
     """
@@ -91,6 +93,7 @@ class Pix2Pix(keras.Model):
         r1: float = 0.0,
         inner: InnerSource | None = None,
         inner_steps: int = 1,
+        distillation: Distillation | None = None,
         seed: int = 0,
         name: str = "pix2pix",
     ) -> None:
@@ -103,6 +106,7 @@ class Pix2Pix(keras.Model):
         self.perceptual, self.schedule, self.clip_norm = perceptual, schedule, clip_norm
         self.real_label, self.r1 = check_number("real_label", real_label, 0.5, 1), check_number("r1", r1, 0, 1e6)
         self.inner, self.inner_steps, self.seed = inner, inner_steps, seed
+        self.distillation = distillation
         pixel, perceptual_weight = schedule(0)
         self.pixel_weight = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(pixel), trainable=False, name="pixel_weight"
@@ -121,6 +125,8 @@ class Pix2Pix(keras.Model):
         names = ["loss", "pixel"]
         if perceptual is not None:
             names.append("perceptual")
+        if distillation is not None and distillation.weight:
+            names.append("distillation")
         if discriminator is not None:
             names += ["adversarial", "discriminator"]
         self.discriminator_optimizer: Any = None
@@ -230,17 +236,20 @@ class Pix2Pix(keras.Model):
         One step of both networks on a batch, each against the other as it was.
 
         :param data: (adversarial, clean), or (adversarial, clean, victims): the number of the attacked network, (N,),
-            all the same, by which :class:`~art_versatile.pix2pix.perceptual.RandomPerceptualLoss` takes its own.
+            all the same, by which :class:`~art_versatile.pix2pix.perceptual.RandomPerceptualLoss` takes its own. With
+            ``distillation`` (adversarial, clean, kept): whether the older answer on a pair is to be kept, bool (N,).
         :return: The epoch's running means of the named losses.
         """
+        victims: list[tf.Tensor]
         x_adv, clean, *victims = data
+        kept = victims.pop() if self.distillation is not None else None
         if self.inner is None:
-            losses, _ = self._step(x_adv, clean, victims)
+            losses, _ = self._step(x_adv, clean, victims, kept)
         else:
             share, seed = self._passed()
             x_adv = self.inner(lambda images: self.generator(images, training=False), clean, share, seed)
             for replay in range(self.inner.replay):
-                losses, gradient = self._step(x_adv, clean, victims, watched=self.inner.replay > 1)
+                losses, gradient = self._step(x_adv, clean, victims, kept, watched=self.inner.replay > 1)
                 if replay + 1 < self.inner.replay:
                     x_adv = self.inner.moved(x_adv, clean, gradient, share, seed)
         for name, tracker in self._trackers.items():
@@ -258,7 +267,13 @@ class Pix2Pix(keras.Model):
         return share, tf.random.experimental.stateless_fold_in(key, step)
 
     def _step(
-        self, x_adv: tf.Tensor, clean: tf.Tensor, victims: Sequence[tf.Tensor], *, watched: bool = False
+        self,
+        x_adv: tf.Tensor,
+        clean: tf.Tensor,
+        victims: Sequence[tf.Tensor],
+        kept: tf.Tensor | None,
+        *,
+        watched: bool = False,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
         """Losses of one step of both networks and, where ``x_adv`` is watched, the gradient with respect to it."""
         losses: dict[str, tf.Tensor] = {}
@@ -274,6 +289,9 @@ class Pix2Pix(keras.Model):
                 if self.perceptual is not None:
                     losses["perceptual"] = self._perceptual_loss(purified, clean, victims)
                     total += self.perceptual_weight * losses["perceptual"]
+                if self.distillation is not None and self.distillation.weight:
+                    losses["distillation"] = self._distillation_loss(self.distillation.teacher, x_adv, purified, kept)
+                    total += self.distillation.weight * losses["distillation"]
                 if self.discriminator is not None:
                     fake = self.discriminator([x_adv, purified], training=True)  # one pass for both networks' losses
                     losses["adversarial"] = generator_adversarial_loss(fake)
@@ -309,7 +327,10 @@ class Pix2Pix(keras.Model):
 
         :param data: (adversarial, clean).
         """
+        victims: list[tf.Tensor]
         x_adv, clean, *victims = data
+        if self.distillation is not None:
+            victims = []
         purified = self.generator(x_adv, training=False)
         losses = {"pixel": pixel_loss(purified, clean)}
         losses["loss"] = self.pixel_weight * losses["pixel"]
@@ -322,9 +343,22 @@ class Pix2Pix(keras.Model):
 
     def _perceptual_loss(self, purified: tf.Tensor, clean: tf.Tensor, victims: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss; of the attacked network where there are several and it is known."""
-        if victims and isinstance(self.perceptual, RandomPerceptualLoss):
-            return self.perceptual(purified, clean, victims[0][0])
-        return self.perceptual(purified, clean)
+        perceptual: Any = self.perceptual
+        if victims and isinstance(perceptual, RandomPerceptualLoss):
+            return perceptual(purified, clean, victims[0][0])
+        return perceptual(purified, clean)
+
+    def _distillation_loss(
+        self, teacher: keras.Model, x_adv: tf.Tensor, purified: tf.Tensor, kept: tf.Tensor
+    ) -> tf.Tensor:
+        """The weighted pixel and perceptual loss between what is answered now and what the older generator answers."""
+        older = tf.cast(teacher(x_adv, training=False), purified.dtype)
+        # Where nothing is kept the target is the answer itself: no loss, no gradient, and no shape that varies.
+        target = tf.stop_gradient(tf.where(tf.reshape(kept, (-1, 1, 1, 1)), older, purified))
+        loss = self.pixel_weight * pixel_loss(purified, target)
+        if self.perceptual is not None:
+            loss += self.perceptual_weight * self._perceptual_loss(purified, target, [])
+        return loss
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[keras.Model]:

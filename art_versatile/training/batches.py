@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,7 +17,14 @@ __all__ = ["endless_batches", "examples"]
 
 
 def endless_batches(
-    pairs: Pairs, preset: Preset, generator: keras.Model, *, seed: int, first_epoch: int, drop_remainder: bool
+    pairs: Pairs,
+    preset: Preset,
+    generator: keras.Model,
+    *,
+    seed: int,
+    first_epoch: int,
+    drop_remainder: bool,
+    marked: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
     """
     Batches (adversarial, clean) without end, float32 (N, H, W, 3) in [0, 1], of a size that the generator takes.
@@ -26,6 +35,7 @@ def endless_batches(
     :param seed: Of order and augmentation.
     :param first_epoch: Number of the first pass.
     :param drop_remainder: Leave out the last batch of a pass where it is smaller.
+    :param marked: Names of attacks: batches are (adversarial, clean, whether a pair is of one of them).
     """
     data = pairs.dataset(
         preset.batch_size,
@@ -39,15 +49,18 @@ def endless_batches(
         repeat=True,
         first_epoch=first_epoch,
         drop_remainder=drop_remainder,
+        marked=marked,
     )
     low, high = pairs.clip_values
     if (low, high) != (0.0, 1.0):
-        data = data.map(lambda *pair: tuple((images - low) / (high - low) for images in pair))
+        data = data.map(lambda *batch: (*((images - low) / (high - low) for images in batch[:2]), *batch[2:]))
     height, width = data.element_spec[0].shape[1:3]
     if height is not None and width is not None and padded_sides(generator, height, width) != (height, width):
         sides = zip((height, width), padded_sides(generator, height, width), strict=True)
         rows, columns = (np.pad(np.arange(side), (0, padded - side), mode="reflect") for side, padded in sides)
-        data = data.map(lambda *pair: tuple(tf.gather(tf.gather(x, rows, axis=1), columns, axis=2) for x in pair))
+        data = data.map(
+            lambda *batch: (*(tf.gather(tf.gather(x, rows, axis=1), columns, axis=2) for x in batch[:2]), *batch[2:])
+        )
     distribution = tf.data.Options()
     # A generator inside cannot be split by files: every worker reads all and takes its share of each batch.
     distribution.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -298,7 +298,7 @@ def draw_curves(path: Path, history: list[dict[str, float]]) -> None:
     for name in dict.fromkeys(key for row in history for key in row):
         points = [(row["epoch"] + 1, row[name]) for row in history if name in row]
         measured = name.startswith("val_")
-        if name in ("epoch", "learning_rate") or (measured and "accuracy" not in name):
+        if name in ("epoch", "learning_rate", "seconds") or (measured and "accuracy" not in name):
             continue
         epochs, values = (np.array(part, float) for part in zip(*points, strict=True))
         if measured:

@@ -57,6 +57,14 @@ class Validation:
         """The pairs."""
         return self.pairs if isinstance(self.pairs, MemoryPairs) else self.pairs()
 
+    def measurement(self, held: MemoryPairs) -> Callable[[Callable[[np.ndarray], np.ndarray]], dict[str, float]]:
+        """
+        What measures: purify (:func:`purifying`) -> the values of :attr:`measures`.
+
+        :param held: The pairs, from :meth:`load`.
+        """
+        return RecoveredAccuracy(held, self.classify)
+
 
 class RecoveredAccuracy:
     """

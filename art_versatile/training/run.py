@@ -16,6 +16,7 @@ import tensorflow as tf
 from art_versatile._checks import check_bool, check_choice, check_integer
 from art_versatile.pairs.batches import Pairs, check_crop
 from art_versatile.pix2pix import Pix2Pix
+from art_versatile.pix2pix.distillation import Distillation
 from art_versatile.pix2pix.generators import output_noise_left_out, padded_sides
 from art_versatile.pix2pix.model import InnerSource
 from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
@@ -23,7 +24,7 @@ from art_versatile.pix2pix.precision import POLICIES, set_precision
 from art_versatile.training.batches import endless_batches, examples
 from art_versatile.training.folder import RunFolder
 from art_versatile.training.inner import InnerAttack
-from art_versatile.training.monitor import Monitor, Progress, RecoveredAccuracy, Validation, purifying
+from art_versatile.training.monitor import Monitor, Progress, Validation, purifying
 from art_versatile.training.presets import Preset, find_preset, new_discriminator, new_generator, perceptual_loss
 from art_versatile.training.watch import ACCURACY_AT_EPS, PGD_ACCURACY, Watch
 
@@ -61,6 +62,7 @@ class Training:
     :param inner: What makes the adversarial images inside the step, from the clean half of the pairs:
         :class:`~art_versatile.training.inner.InnerAttack` (through the purifier as it is then) or
         :class:`~art_versatile.training.inner.GaussianNoise`; None takes those of the pairs.
+    :param distillation: Keeps the answers of an older generator on the pairs of some attacks.
     :param optimizer: The generator's, in place of the Adam and the running average (``ema``) that the preset states:
         its own ``use_ema`` and ``ema_momentum`` count.
     :param validation: Held pairs; their accuracy is logged.
@@ -89,6 +91,7 @@ class Training:
     perceptual: PerceptualLoss | RandomPerceptualLoss | None = None
     generator: keras.Model | None = None
     inner: InnerSource | None = None
+    distillation: Distillation | None = None
     optimizer: keras.optimizers.Optimizer | None = None
     validation: Validation | None = None
     watch: Watch | None = None
@@ -287,7 +290,13 @@ class PreparedTraining:
             done = folder.restore(_variables(model), parameters, write=chief)
             passes, skipped = divmod(done * steps, per_pass)
             data = endless_batches(
-                pairs, preset, self.generator, seed=settings.seed, first_epoch=passes, drop_remainder=replicas > 1
+                pairs,
+                preset,
+                self.generator,
+                seed=settings.seed,
+                first_epoch=passes,
+                drop_remainder=replicas > 1,
+                marked=None if settings.distillation is None else settings.distillation.names,
             )
             if done < epochs and not folder.patience_is_over and not folder.overfitted:
                 with (
@@ -331,6 +340,7 @@ class PreparedTraining:
             r1=preset.r1,
             inner=inner,
             inner_steps=steps,
+            distillation=self.settings.distillation,
             seed=self.settings.seed,
         )
         rate: Any = preset.learning_rate
@@ -356,7 +366,7 @@ class PreparedTraining:
         measures: list[Any] = []
         if validation is not None and chief:
             held = validation.load()
-            measure, purify = RecoveredAccuracy(held, validation.classify), purifying(self.generator)
+            measure, purify = validation.measurement(held), purifying(self.generator)
 
             def measured() -> dict[str, float]:
                 with model.averaged():
@@ -451,6 +461,7 @@ def _parameters(settings: Training, pairs: Pairs, model: Pix2Pix, steps: int) ->
         "perceptual": None if model.perceptual is None else repr(model.perceptual),
         "inner": None if settings.inner is None else settings.inner.identity,
         "watch": None if settings.watch is None else settings.watch.identity,
+        "distillation": None if settings.distillation is None else settings.distillation.identity,
         "pairs": len(pairs),
         "steps_per_epoch": steps,
         "precision": settings.precision,

@@ -13,14 +13,16 @@ from art_versatile import cli
 from art_versatile.cli import common
 
 COMMANDS = get_command(cli.app).commands
-LEAVES = [(name,) for name in COMMANDS if name != "printed"]
+GROUPS = ("printed", "weights")
+LEAVES = [(name,) for name in COMMANDS if name not in GROUPS]
 LEAVES += [("printed", name) for name in COMMANDS["printed"].commands]
 
 
 def test_the_commands():
     assert set(COMMANDS) == {
         "demo", "evaluate", "reproduce", "certify", "purify", "pairs", "train", "compare-schedules",
-        "train-super-resolution", "app", "export", "printed",
+        "train-super-resolution", "app", "export", "printed", "update", "weights", "reproduce-updates", "compare",
+        "paper-table",
     }  # fmt: skip
 
 
@@ -35,6 +37,11 @@ def test_help_at_80_columns_names_every_option_whole(run, monkeypatch, command):
         assert option.opts[0] in shown.split()
         assert option.help
         assert " ".join(option.help.split()) in " ".join(shown.split())
+
+
+def test_help_says_how_to_roll_back(run):
+    for command in ("update", "weights"):
+        assert "parent" in run(command, "--help").output
 
 
 def test_version(run):
@@ -60,6 +67,9 @@ def test_bad_values_are_refused_before_tensorflow_is_loaded(tmp_path):
         ["app", "--classifier", "missing"],
         ["export", "--out", "o.onnx", "--format", "tflite"],
         ["export", "--out", "file"],
+        ["update", "--attacks", "ElasticNet:max_iter", "--images", "p", "--out", "o"],
+        ["reproduce-updates", "missing"],
+        ["weights", "diff", "missing", "missing"],
     ]
     code = (
         "import sys; from typer.testing import CliRunner; from art_versatile.cli import app\n"
