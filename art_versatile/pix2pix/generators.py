@@ -20,7 +20,7 @@ from keras import layers
 
 from art_versatile._checks import check_bool, check_choice, check_integer, check_number
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
-from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth
+from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth, mirrored
 from art_versatile.pix2pix.precision import follow_global_policy
 
 __all__ = [
@@ -47,15 +47,11 @@ def mirrored_up(generator: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """Images (N, H, W, 3), mirrored at their far edges up to a size that a generator takes; H and W may be unknown."""
     multiple = int(getattr(generator, "size_multiple", 1))
     for axis in (1, 2):
-        # By index, as tf.pad cannot mirror more than one image.
-        size = tf.shape(images)[axis]
-        period = tf.maximum(2 * size - 2, 1)
-        place = tf.range(tf.math.floordiv(size + multiple - 1, multiple) * multiple) % period
-        place = tf.minimum(place, period - place) % size
+        more = -tf.shape(images)[axis] % multiple
         images = tf.cond(
-            size % multiple == 0,
+            tf.equal(more, 0),
             lambda images=images: tf.identity(images),
-            lambda images=images, place=place, axis=axis: tf.gather(images, place, axis=axis),
+            lambda images=images, axis=axis, more=more: mirrored(images, axis, 0, more),
         )
     return images
 
