@@ -21,7 +21,7 @@ from keras import layers
 from art_versatile._checks import check_bool, check_choice, check_integer, check_number
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth, mirrored
-from art_versatile.pix2pix.precision import follow_global_policy
+from art_versatile.pix2pix.precision import follow_global_policy, seeing_pixels
 
 __all__ = [
     "GENERATORS",
@@ -108,6 +108,7 @@ def _frozen_features(encoder: str, strides: Sequence[int], weights: str | None, 
         raise ValueError(f"Expected levels at a stride in {sorted(ENCODERS[encoder])}. Received {list(strides)}.")
     network = keras.Model(network.input, outputs, name="encoder")
     network.trainable = False
+    network.full_precision = tuple(layer.name for layer in seeing_pixels(network))
     found = network(image)
     features = iter(found if isinstance(found, list | tuple) else [found])
     levels = []
@@ -148,8 +149,9 @@ class CompactGenerator(keras.Model):
     """
 
     architecture = "compact"
+    full_precision = ("z", "base", "sum", "unpack", "output_z", "purified")
     # A CPU is slow in depthwise convolutions of bfloat16.
-    full_precision = ("z", "encoder", "base", "sum", "unpack", "output_z", "purified")
+    full_precision_on_cpu = ("encoder",)
 
     def __init__(
         self,

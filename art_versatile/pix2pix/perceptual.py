@@ -147,6 +147,11 @@ class PerceptualLoss:
         model = vgg16_features(path, depth=first[-1] + 1)
         return cls(model, {f"relu_{n}": w for n, w in zip(first, weights, strict=False)}, **kwargs)
 
+    @property
+    def networks(self) -> list[keras.Model]:
+        """What is computed."""
+        return [self._extractor]
+
     def features(self, image: tf.Tensor) -> list[tf.Tensor]:
         """
         Features of each layer, then the logits where the prediction counts.
@@ -258,8 +263,8 @@ def _extractor(model: keras.Model, names: Sequence[str], *, prediction: bool = T
 
 class RandomPerceptualLoss:
     """
-    The perceptual loss of one of several networks, named or drawn anew at each call: what a purifier learns is not to be
-    tied to one of them. Where a pair was made by an attack on one of them, that one says most about what is left of it.
+    The perceptual loss of one of several networks, named or drawn anew at each call: what a purifier learns is not to
+    be tied to one of them. Where a pair was made by an attack on one of them, that one says most about what is left.
 
     :param losses: The losses.
     :param always: Losses that count at every call, besides.
@@ -279,6 +284,11 @@ class RandomPerceptualLoss:
     def variables(self) -> list[keras.Variable]:
         """The state of what draws."""
         return [self.seed.state]
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """What is computed."""
+        return [network for loss in [*self.losses, *self.always] for network in loss.networks]
 
     def __call__(self, purified: tf.Tensor, clean: tf.Tensor, number: tf.Tensor | None = None) -> tf.Tensor:
         """

@@ -15,17 +15,19 @@ __all__ = ["endless_batches", "examples"]
 
 
 def endless_batches(
-    pairs: Pairs, preset: Preset, generator: keras.Model, *, seed: int, first_epoch: int, drop_remainder: bool
+    pairs: Pairs, preset: Preset, generator: keras.Model, *, seed: int, first_epoch: int
 ) -> tf.data.Dataset:
     """
     Batches (adversarial, clean) without end, float32 (N, H, W, 3) in [0, 1], of a size that the generator takes.
+
+    All are of one shape: a pass's last one is filled with its first pairs, unless there are fewer than one batch.
+    Another shape would be compiled anew, and replicas need equal shares.
 
     :param pairs: The pairs.
     :param preset: How they are cut, scaled and mixed.
     :param generator: Whole images are mirrored at their far edges up to the multiples that it takes.
     :param seed: Of order and augmentation.
     :param first_epoch: Number of the first pass.
-    :param drop_remainder: Leave out the last batch of a pass where it is smaller.
     """
     data = pairs.dataset(
         preset.batch_size,
@@ -38,7 +40,7 @@ def endless_batches(
         seed=seed,
         repeat=True,
         first_epoch=first_epoch,
-        drop_remainder=drop_remainder,
+        fill_remainder=len(pairs) >= preset.batch_size,
     )
     low, high = pairs.clip_values
     if (low, high) != (0.0, 1.0):

@@ -113,11 +113,13 @@ class TestDataset:
         assert (len(pairs), pairs.image_shape, pairs.clip_values) == (24, (40, 40, 3), (0, 1))
 
     def test_each_batch_is_of_one_victim_and_names_it(self, files, any_size_classifier):
-        """The second never changes its mind, whatever the pixels: what is attacked on it moves at random or not at all."""
+        """The second never changes its mind, whatever the pixels: attacked on it, an image moves at random or not."""
         image = keras.Input((None, None, 3))
         constant = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image * 0.0))
         recipe = Recipe(**{**RECIPE, "reuse": 3, "shares": {"FGSM": 1}, "feature_share": 0})
-        two = FreshPairs(files, {"tiny": any_size_classifier.model, "constant": constant}, recipe=recipe, epoch_pairs=96)
+        two = FreshPairs(
+            files, {"tiny": any_size_classifier.model, "constant": constant}, recipe=recipe, epoch_pairs=96
+        )
         seen = set()
         for adversarial, clean, victims in batches(two.dataset(4, seed=1)):
             assert len(set(victims)) == 1

@@ -354,7 +354,9 @@ class TestRandom:
     def test_a_number_names_one(self):
         loss = self.make()
         for number, name in enumerate(("a", "b")):
-            assert float(loss(PURIFIED, CLEAN, tf.constant(number))) == float(PerceptualLoss(tiny(), [name])(PURIFIED, CLEAN))
+            assert float(loss(PURIFIED, CLEAN, tf.constant(number))) == float(
+                PerceptualLoss(tiny(), [name])(PURIFIED, CLEAN)
+            )
 
     def test_losses_that_always_count(self):
         always = PerceptualLoss(tiny(), [], prediction_weight=1.0)
