@@ -6,6 +6,7 @@ classifier in their place.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ __all__ = [
     "load_classifier",
     "wrap",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def __getattr__(name: str) -> Any:
@@ -144,12 +147,14 @@ def load_classifier(name: str | Path, image_size: int = 256, **kwargs: Any) -> T
     """
     The classifier of that name, or in that file.
 
-    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file of a model (N, H, W, 3) in [0, 1] -> (N, classes)
-        logits, of which Keras runs no code (safe mode).
+    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file of a model (N, H, W, 3) in [0, 1] -> (N, classes), of
+        which Keras runs no code (safe mode). Attacks need logits: a softmax at its end is left out, with a warning in
+        the log.
     :param image_size: Height and width in pixels; a model in a file that takes one size alone keeps its own.
     :param kwargs: Passed on to a classifier of this package.
     :return: The ART classifier.
-    :raises ValueError: If the name is unknown, or the file holds no such model, or one that ends in a softmax.
+    :raises ValueError: If the name is unknown, or the file holds no such model, or one that answers probabilities by
+        other means than a softmax at its end.
     :raises FileNotFoundError: If there is no such file.
     """
     check_classifier(name)
@@ -165,21 +170,54 @@ def _from_file(path: Path, image_size: int) -> TensorFlowV2Classifier:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError) as err:
         raise ValueError(f"Expected a Keras model that loads without code of its own. Received {path}: {err}") from err
-    given, received = model.input_shape, model.output_shape
-    if len(received) != 2 or received[1] is None or len(given) != 4 or given[1] != given[2] or given[3] != 3:
+    given, received = (
+        [tuple(tensor.shape) for tensor in getattr(model, ends, None) or []] for ends in ("inputs", "outputs")
+    )
+    square = [len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3 for shape in given]
+    if square != [True] or [len(shape) == 2 and shape[1] is not None for shape in received] != [True]:
         raise ValueError(
-            "Expected a model of square images (N, H, W, 3) with logits (N, classes). "
-            f"Received {path}, {tuple(given)} -> {tuple(received)}."
+            f"Expected a model of square images (N, H, W, 3) with logits (N, classes). Received {path}, "
+            f"{given} -> {received}."
         )
+    size = int(given[0][1] or image_size)
+    model = _with_logits(model, path)
+    _check_prediction(model, size, path)
+    return wrap(model, size, int(received[0][1]))
+
+
+def _with_logits(model: keras.Model, path: Path) -> keras.Model:
+    """The model without the softmax at its end, where one is seen there."""
+    import keras
+
     last = model
     while isinstance(last, keras.Model):
-        last = last.layers[-1]
-    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+        owner, last = last, getattr(last, "operations", last.layers)[-1]
+    if getattr(last, "activation", None) is keras.activations.softmax:
+        last.activation = keras.activations.linear
+    elif type(last).__name__ == "Softmax" and owner is model:  # a layer, or keras.ops.softmax
+        model = keras.Model(model.inputs[0], last.input, name=model.name)
+    else:
+        return model
+    logger.warning("The softmax at the end of %s is left out: attacks need logits.", path.name)
+    return model
+
+
+def _check_prediction(model: keras.Model, size: int, path: Path) -> None:
+    """One prediction, of noise: whether such images are taken, and the answer is no probabilities."""
+    import numpy as np
+    import tensorflow as tf
+    from art.utils import is_probability
+
+    noise = np.random.default_rng(0).random((1, size, size, 3), np.float32)
+    try:
+        answer = np.asarray(model(noise, training=False))
+    except (ValueError, TypeError, tf.errors.OpError) as err:
+        raise ValueError(f"Expected a model that takes images {size}x{size}. Received {path}: {err}") from err
+    if is_probability(answer[0]):
         raise ValueError(
-            f"Expected logits. Received {path}, which ends in a softmax: set the activation of its last layer to "
-            "keras.activations.linear and save it again."
+            f"Expected logits, which attacks need. Received {path}, whose answers are probabilities without a softmax "
+            "at its end that could be left out: save it without."
         )
-    return wrap(model, int(given[1] or image_size), int(received[1]))
 
 
 def class_names() -> list[str]:

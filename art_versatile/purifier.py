@@ -49,8 +49,9 @@ class VersatilePurifier(ImageDefence):
         differentiable approximation, arXiv 1802.00420).
     :param stochastic: Keep the generator's noise z at test time; a white-box evaluation then needs EOT.
     :param precision: "float32" computes the generator as it is; "bfloat16" in mixed precision, to within 2/255 of that
-        (many times slower on a CPU without instructions for it); "auto" times both at the first use in a process, on
-        one image of 128x128, and takes bfloat16 where it is at least 1.2 times as fast.
+        (3/255 on a GPU, where its frozen encoder follows; many times slower on a CPU without instructions for it);
+        "auto" times both at the first use in a process, on one image of 128x128, and takes bfloat16 where it is at
+        least 1.2 times as fast.
     :param apply_fit: Purify when the classifier is fitted.
     :param apply_predict: Purify when the classifier predicts, and in its gradients.
     :raises ValueError: If a parameter is of another kind or out of its range.

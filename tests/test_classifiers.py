@@ -177,19 +177,49 @@ class TestKerasFile:
         expected = keras.models.load_model(path)(x).numpy()
         np.testing.assert_allclose(classifier.predict(x), expected, rtol=1e-5)
 
+    @pytest.mark.parametrize("end", ["activation", "layer", "activation layer", "operation", "nested", "none"])
+    def test_a_softmax_at_the_end_is_left_out(self, tmp_path, caplog, end):
+        """And said so."""
+        image = keras.Input((32, 32, 3))
+        dense = keras.layers.Dense(5, "softmax" if end in ("activation", "nested") else None)
+        x = logits = dense(keras.layers.GlobalAveragePooling2D()(image))
+        if end == "layer":
+            x = keras.layers.Softmax()(x)
+        elif end == "activation layer":
+            x = keras.layers.Activation("softmax")(x)
+        elif end == "operation":
+            x = keras.ops.softmax(x)
+        model = keras.Model(image, x)
+        if end == "nested":
+            model = keras.Sequential([image, keras.layers.Rescaling(1.0), model])
+        model.save(tmp_path / "mine.keras")
+        dense.activation = keras.activations.linear
+        classifier = load_classifier(tmp_path / "mine.keras")
+        pixels = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+        np.testing.assert_allclose(classifier.predict(pixels), keras.Model(image, logits)(pixels), rtol=1e-5)
+        assert classifier.nb_classes == 5
+        said = ["The softmax at the end of mine.keras is left out: attacks need logits."]
+        assert [record.message for record in caplog.records] == (said if end != "none" else [])
+
     @pytest.mark.parametrize(
         ("layers", "channels", "message"),
         [
-            ([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5, "softmax")], 3, "softmax"),
-            ([keras.layers.GlobalAveragePooling2D(), keras.layers.Softmax()], 3, "softmax"),
-            ([keras.layers.GlobalAveragePooling2D(), keras.layers.Activation("softmax")], 3, "softmax"),
-            ([keras.layers.Conv2D(5, 3)], 3, "logits"),
-            ([keras.layers.GlobalAveragePooling2D()], 1, "logits"),
+            ([keras.layers.GlobalAveragePooling2D(), keras.layers.Softmax(), keras.layers.ReLU()], 3, "probabilities"),
+            ([keras.layers.Conv2D(5, 3)], 3, r"square images .* with logits"),
+            ([keras.layers.GlobalAveragePooling2D()], 1, r"square images .* with logits"),
+            ([keras.layers.Conv2D(5, 64), keras.layers.GlobalAveragePooling2D()], 3, "takes images 48x48"),
         ],
     )
     def test_refused(self, save, layers, channels, message):
         with pytest.raises(ValueError, match=f"Expected .*{message}"):
-            load_classifier(save(*layers, channels=channels))
+            load_classifier(save(*layers, channels=channels), 48)
+
+    def test_two_answers_are_refused(self, tmp_path):
+        image = keras.Input((32, 32, 3))
+        x = keras.layers.GlobalAveragePooling2D()(image)
+        keras.Model(image, [x, x]).save(tmp_path / "two.keras")
+        with pytest.raises(ValueError, match=r"Expected a model of square images .* -> \[\(None, 3\), \(None, 3\)\]"):
+            load_classifier(tmp_path / "two.keras")
 
     def test_no_model(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="there is none"):

@@ -21,6 +21,7 @@ from PIL import Image
 from art_versatile import VersatilePurifier, weights
 from art_versatile.evaluation import EvaluationRecord, load_records, save_records
 from art_versatile.images import labelled_images, load_image, read_labels
+from art_versatile.pairs.store import FORMAT_VERSION, MANIFEST, PairStore, encode_pair, write_json, write_shard
 from art_versatile.pix2pix import CompactGenerator
 
 CASES = int(os.environ.get("ART_VERSATILE_FUZZ", "200"))
@@ -67,13 +68,18 @@ def arrays(draw):
     """Batches of images and what is nearly one."""
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     usual = st.tuples(st.integers(0, 3), st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3, 3, 3, 4]))
-    shape = draw(st.one_of(usual, usual, st.lists(st.integers(0, 5), max_size=5).map(tuple)))
-    x = rng.random(shape) * draw(st.sampled_from([1, 1, 1, 2, 255, -1]))
+    large = st.sampled_from([(1, 1, 3000, 3), (1, 2000, 1, 3), (1, 300, 500, 3)])
+    if CASES >= 10_000 and draw(st.integers(0, 99)) == 0:
+        large = st.just((1, 2000, 3000, 3))
+    shape = draw(st.one_of(*[usual] * 9, *[st.lists(st.integers(0, 5), max_size=5).map(tuple)] * 5, large))
+    x = np.asarray(rng.random(shape)) * draw(st.sampled_from([1, 1, 1, 2, 255, -1]))
     if x.size and draw(st.integers(0, 5)) == 0:
         x.flat[rng.integers(x.size)] = draw(st.sampled_from([np.nan, np.inf, -np.inf, 1e300]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a type cannot hold is the test's own doing
-        x = x.astype(draw(st.sampled_from(["<f4", "<f4", "<f8", "<f2", ">f4", "u1", "i8", "?", "c16", "O"])))
+        x = np.asarray(
+            x.astype(draw(st.sampled_from(["<f4", "<f4", "<f8", "<f2", ">f4", "u1", "i8", "?", "c16", "O"])))
+        )
     if x.ndim == 4:
         x = draw(st.sampled_from([lambda a: a, lambda a: a[:, ::-1], lambda a: a[:, :, ::2], np.asfortranarray]))(x)
     return x
@@ -130,7 +136,7 @@ def changes(draw):
     )
 
 
-@fuzzed(0.2)
+@fuzzed(0.15)
 @given(change=changes())
 def test_weights_folders(saved, tmp_path_factory, change):
     """Also with the checksums of a forger, whose giant network is refused before it is built."""
@@ -164,6 +170,50 @@ def test_weights_folders(saved, tmp_path_factory, change):
         assert (card, bytes(block)) == (saved[0], saved[1])
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store of pairs, and its manifest."""
+    folder = tmp_path_factory.mktemp("store")
+    pairs = [encode_pair(*np.zeros((2, 4, 4, 3)), label=1, attack=0, image=i, dtype="float16") for i in range(2)]
+    (folder / "shards").mkdir()
+    shard = {"file": "shards/0.tfrecord", "attack": "A", "count": 2}
+    shard["sha256"] = write_shard(f"{folder}/{shard['file']}", pairs)
+    manifest = {
+        "format": FORMAT_VERSION,
+        "complete": True,
+        "parameters": {"attacks": [{"name": "A"}], "clip_values": [0, 1], "dtype": "float16", "compression": ""},
+        "image_shape": [4, 4, 3],
+        "images": [{"name": "0"}, {"name": "1"}],
+        "attacks": {"A": {"count": 2, "skipped": 0, "success_rate": 1.0}},
+        "shards": [shard],
+    }
+    write_json(f"{folder}/{MANIFEST}", manifest)
+    assert len(PairStore(folder)) == 2
+    return folder, manifest
+
+
+@fuzzed(0.1)
+@given(data=st.data(), value=JSON, cut=st.none() | st.integers(0, 400))
+def test_manifests(store, data, value, cut):
+    folder, manifest = store[0], json.loads(json.dumps(store[1]))
+    inner = manifest
+    for _ in range(data.draw(st.integers(0, 2))):
+        keys = [key for key, found in (inner.items() if isinstance(inner, dict) else enumerate(inner))
+                if isinstance(found, dict | list)]  # fmt: skip
+        inner = inner[data.draw(st.sampled_from(keys))] if keys else inner
+    if inner:
+        inner[data.draw(st.sampled_from(list(inner) if isinstance(inner, dict) else range(len(inner))))] = value
+    block = json.dumps(manifest).encode()[:cut]
+    (folder / MANIFEST).write_bytes(block)
+    before = tree(folder)
+    found = tried(PairStore, folder)
+    if found is not None:
+        assert found.path in repr(found)
+        assert (len(found.sha256), min(found.image_shape) > 0) == (64, True)
+        assert set(found.success_rates) == set(found.attacks)
+    assert tree(folder) == before
+
+
 @st.composite
 def image_files(draw):
     """Files that Pillow writes, whole and damaged, and their pixels where they are to be read."""
@@ -195,7 +245,7 @@ def image_files(draw):
     return bytes(block), damage == "none" and picture.mode == "RGB" and kind in ("PNG", "BMP"), picture, rotation
 
 
-@fuzzed(0.25)
+@fuzzed(0.2)
 @given(file=image_files(), size=st.none() | st.integers(1, 20))
 def test_image_files(tmp_path_factory, file, size):
     block, exact, picture, rotation = file

@@ -138,6 +138,34 @@ class TestWrappers:
         finally:
             purifier.generator.set_weights(kept)
 
+    def test_pytorch_classifier_and_the_default_attacks(self, purifier, tiny_images, tiny_labels):
+        """Channels first, as PyTorch has them; the network is trained on by its pixels alone."""
+        torch = pytest.importorskip("torch")
+        from art.estimators.classification import PyTorchClassifier
+
+        torch.manual_seed(0)
+        nn = torch.nn
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+        classifier = PyTorchClassifier(
+            model, nn.CrossEntropyLoss(), (3, 32, 32), 10, clip_values=(0.0, 1.0), device_type="cpu"
+        )
+        x = np.ascontiguousarray(tiny_images.transpose(0, 3, 1, 2))
+        first = VersatilePurifier(purifier.generator, channels_first=True)
+        options = {"perceptual": None, "discriminator": None, "verbose": False}
+        trainer = VersatileTrainer(classifier, None, first, **options)
+        assert list(trainer.attacks) == ["FGSM", "BIM", "PGD", "C&W", "MI-FGSM", "AutoAttack"]
+        attacked = trainer.attacks["FGSM"].generate(x)
+        assert 0 < np.abs(attacked - x).max() <= 16 / 255 + 1e-6
+        trainer = VersatileTrainer(classifier, FastGradientMethod(classifier, eps=0.03), first, **options)
+        kept = first.generator.get_weights()
+        try:
+            history = trainer.fit(x, tiny_labels, batch_size=4, nb_epochs=1)
+            assert np.isfinite(history.history["loss"]).all()
+            expected = classifier.predict(first(x)[0])
+            np.testing.assert_allclose(trainer.get_classifier().predict(x), expected, atol=1e-5)
+        finally:
+            first.generator.set_weights(kept)
+
     @pytest.mark.parametrize("softmax", [False, True])
     def test_keras_classifier_and_the_default_attacks(self, purifier, tiny_images, softmax):
         model = keras_model(softmax=softmax)

@@ -27,11 +27,11 @@ from art_versatile._checks import check_integer
 from art_versatile.app.photographs import MAX_BYTES
 from art_versatile.app.service import Workbench
 from art_versatile.app.style import CSS, FONT, FONT_MONO
+from art_versatile.classifiers import check_classifier, load_classifier
 
-__all__ = ["launch", "load_keras_classifier", "workbench"]
+__all__ = ["launch", "workbench"]
 
 _PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-_NAMED = (*_PACKAGED, "inception_v3")
 
 
 def launch(
@@ -128,39 +128,8 @@ def workbench(
     check_integer("image_size", image_size, 32)
     classifiers = {**_given_classifier(classifier, image_size)}
     for name in _PACKAGED:
-        classifiers.setdefault(name, _packaged(name, image_size))
+        classifiers.setdefault(name, _loader(name, image_size))
     return Workbench(classifiers, _given_purifiers(weights), class_names=class_names)
-
-
-def load_keras_classifier(path: str | Path, *, image_size: int = 256) -> Any:
-    """
-    A classifier from a ``.keras`` file. A softmax at its end is left out, as the attacks need logits.
-
-    :param path: The file of a model (N, H, W, 3) in [0, 1] -> (N, classes). Keras runs no code of it (safe mode).
-    :param image_size: Height and width in pixels, where the model takes any.
-    :return: An ART classifier.
-    :raises FileNotFoundError: If there is no such file.
-    :raises ValueError: If it is no such model.
-    """
-    import keras
-
-    from art_versatile.classifiers import wrap
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"Expected a .keras file of a classifier. Received {str(path)!r}: there is none.")
-    model = keras.models.load_model(path, compile=False, safe_mode=True)
-    received, given = model.output_shape, model.input_shape
-    if len(received) != 2 or received[1] is None or len(given) != 4 or given[1] != given[2] or given[3] != 3:
-        raise ValueError(
-            "Expected a model of square images (N, H, W, 3) with scores (N, classes). "
-            f"Received {tuple(given)} -> {tuple(received)}."
-        )
-    last = model.layers[-1]
-    if getattr(last, "activation", None) is keras.activations.softmax:
-        last.activation = keras.activations.linear
-    elif isinstance(last, keras.layers.Softmax):
-        model = keras.Model(model.inputs, last.input)
-    return wrap(model, int(given[1] or image_size), int(received[1]))
 
 
 def _given_classifier(classifier: Any, image_size: int) -> dict[str, Callable[[], Any]]:
@@ -168,23 +137,11 @@ def _given_classifier(classifier: Any, image_size: int) -> dict[str, Callable[[]
         return {}
     if not isinstance(classifier, str | Path):
         return {"your classifier": lambda: classifier}
-    if str(classifier) in _NAMED:
-        return {str(classifier): _packaged(str(classifier), image_size)}
-    file = Path(classifier)
-    if file.suffix != ".keras":
-        raise ValueError(f"Expected classifier to be one of {list(_NAMED)} or a .keras file. Received {str(file)!r}.")
-    if not file.is_file():
-        raise FileNotFoundError(f"Expected a .keras file of a classifier. Received {str(file)!r}: there is none.")
-    return {file.stem: lambda: load_keras_classifier(file, image_size=image_size)}
+    return {check_classifier(classifier): _loader(classifier, image_size)}
 
 
-def _packaged(name: str, image_size: int) -> Callable[[], Any]:
-    def load() -> Any:
-        from art_versatile.classifiers import load_classifier
-
-        return load_classifier(name, image_size)
-
-    return load
+def _loader(name: str | Path, image_size: int) -> Callable[[], Any]:
+    return lambda: load_classifier(name, image_size)
 
 
 def _given_purifiers(weights: Any) -> dict[str, Callable[[], Any]]:

@@ -6,6 +6,7 @@ Everything here runs where the unit runs: in a worker process, or in the caller'
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from art_versatile.pairs._sources import check_split
 from art_versatile.pairs.attacking import Target, attack_images, check_target, rounded
 from art_versatile.pairs.store import COMPRESSIONS, DTYPES, encode_pair, write_json, write_shard
 
-__all__ = ["Options", "Settings", "Unit", "describe", "forget", "read_images", "run_unit"]
+__all__ = ["Options", "Settings", "Unit", "describe", "forget", "in_worker", "read_images", "run_unit"]
 
 # Attacks draw from global random states and keep state in themselves: one unit at a time in a process, even where a
 # backend gives it several threads.
@@ -96,6 +97,15 @@ def _target(token: str, factory: Callable[[], Target]) -> Target:
 def forget(token: str) -> None:
     """Let go of the classifier and attacks of a run in this process."""
     _TARGETS.pop(token, None)
+
+
+def in_worker(function: Callable[..., Any], *args: Any) -> Any:
+    """
+    Call a function in a worker process, where TensorFlow takes memory of a GPU as it needs it: by default the first
+    worker takes nearly all. What the user has set stays.
+    """
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # read when a GPU is first used
+    return function(*args)
 
 
 def describe(token: str, factory: Callable[[], Target]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class Pairs(abc.ABC):
         repeat: bool = False,
         first_epoch: int = 0,
         drop_remainder: bool = False,
+        fill_remainder: bool = False,
         shuffle_buffer: int = 256 * 2**20,
     ) -> tf.data.Dataset:
         """
@@ -138,7 +139,9 @@ class Pairs(abc.ABC):
         :param marked: Names of attacks: yield also whether a pair is of one of them.
         :param repeat: Go on for ever.
         :param first_epoch: Number of the first epoch: training that was stopped sees what it would have seen.
-        :param drop_remainder: Leave out the last batch where it is smaller.
+        :param drop_remainder: Leave out an epoch's last batch where it is smaller.
+        :param fill_remainder: Fill it with the epoch's first pairs, with an augmentation of their own: batches of one
+            shape, which XLA compiles once.
         :param shuffle_buffer: Bytes that the shuffling of a store may hold in memory, whatever its size.
         :return: float32 (batch, H, W, C) in ``clip_values``, twice; with ``labels``, int64 (batch,) too; with
             ``marked``, bool (batch,) last.
@@ -171,6 +174,7 @@ class Pairs(abc.ABC):
             repeat=repeat,
             first_epoch=first_epoch,
             drop_remainder=drop_remainder,
+            fill_remainder=fill_remainder,
         )
 
 
@@ -192,6 +196,7 @@ def _make_batches(
     repeat: bool,
     first_epoch: int,
     drop_remainder: bool,
+    fill_remainder: bool,
 ) -> tf.data.Dataset:
     """What :meth:`Pairs.dataset` returns; ``whole`` and ``marked`` are numbers of attacks."""
     import tensorflow as tf
@@ -201,8 +206,11 @@ def _make_batches(
     crop_step = check_integer("crop_step", crop_step)
     low, high = check_scale(scale)
     check_number("clean_share", clean_share, 0, 1)
-    for name, value in {"flip": flip, "repeat": repeat, "drop_remainder": drop_remainder}.items():
+    flags = {"flip": flip, "repeat": repeat, "drop_remainder": drop_remainder, "fill_remainder": fill_remainder}
+    for name, value in flags.items():
         check_bool(name, value)
+    if drop_remainder and fill_remainder:
+        raise ValueError("Expected drop_remainder or fill_remainder. Received both.")
     seed = check_integer("seed", seed, least=0)
     first_epoch = check_integer("first_epoch", first_epoch, least=0)
     count = reader.count
@@ -217,17 +225,16 @@ def _make_batches(
         of_sources, of_records, of_pairs = tf.unstack(
             stateless.stateless_split(stateless.stateless_fold_in(root, epoch), 3)
         )
-        pairs = (
-            reader.records(of_sources, of_records)
-            .enumerate()
-            .map(
-                lambda index, record: example(stateless.stateless_fold_in(of_pairs, index), record),
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
+        records = reader.records(of_sources, of_records)
+        if fill_remainder:
+            records = records.repeat().take(steps * batch_size)
+        pairs = records.enumerate().map(
+            lambda index, record: example(stateless.stateless_fold_in(of_pairs, index), record),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
         # Batched here: no batch spans two epochs.
-        return pairs.batch(batch_size, drop_remainder=drop_remainder)
+        return pairs.batch(batch_size, drop_remainder=drop_remainder or fill_remainder)
 
     def example(key: tf.Tensor, record: Any) -> tuple[tf.Tensor, ...]:
         pair, label, attack = reader.decode(record)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from art_versatile._checks import check_bool, check_images
 from art_versatile.pairs._resuming import open_store
 from art_versatile.pairs._sources import Source, deal, find_classes, find_image_shape, find_labels
-from art_versatile.pairs._units import Options, Settings, Unit, describe, forget, read_images, run_unit
+from art_versatile.pairs._units import Options, Settings, Unit, describe, forget, in_worker, read_images, run_unit
 from art_versatile.pairs.attacking import Target, cut
 from art_versatile.pairs.store import FORMAT_VERSION, MANIFEST, SHARDS, PairStore, read_json, write_json
 
@@ -80,8 +80,9 @@ def generate_pairs(
         the labels and decides what is a success. None where ``attacks`` is a callable.
     :param attacks: Name -> ART evasion attack, untargeted. Or a callable without arguments that returns
         (classifier, attacks): ART classifiers cannot be pickled, so with more than one job each worker process calls
-        it, once. It must be picklable, and give the same at each call. It is also the place to limit the threads or the
-        GPU memory that each worker takes.
+        it, once. It must be picklable, and give the same at each call. It is also the place to limit the threads that
+        each worker takes, or its part of a GPU's memory: several workers on one GPU take what they need
+        (``TF_FORCE_GPU_ALLOW_GROWTH``, unless it is set).
     :param path: Directory of the store, new or empty or a store: any ``tf.io.gfile`` path.
     :param labels: None takes the classifier's own prediction on each clean image, so that no label leaks. Otherwise the
         right labels: integers (N,) or one-hot (N, K), in the order of ``images`` (of the sorted paths, for a
@@ -146,7 +147,7 @@ def generate_pairs(
     token = uuid.uuid4().hex
     try:
         if parallel:
-            target = joblib.Parallel(n_jobs=n_jobs)([joblib.delayed(describe)(token, factory)])[0]
+            target = joblib.Parallel(n_jobs=n_jobs)([joblib.delayed(in_worker)(describe, token, factory)])[0]
         else:
             target = describe(token, factory)
         if classifier_name is not None:
@@ -283,7 +284,7 @@ def _outcomes(
 
         def handed_out() -> Iterator[Any]:
             for job in jobs:
-                yield joblib.delayed(run_unit)(*job)
+                yield joblib.delayed(in_worker)(run_unit, *job)
                 sizes.append(len(job[1].rows))
                 if len(sizes) > workers:
                     bar.update(sizes.popleft())
@@ -291,7 +292,7 @@ def _outcomes(
         yield from joblib.Parallel(n_jobs=n_jobs, batch_size=1, pre_dispatch="n_jobs")(handed_out())
         bar.update(sum(sizes))
         return
-    for result in pool(joblib.delayed(run_unit)(*job) for job in jobs):
+    for result in pool(joblib.delayed(in_worker)(run_unit, *job) for job in jobs):
         bar.update(result["count"] + result["skipped"])
         yield result
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from art_versatile._checks import check_choice, check_clip_values, check_integer, check_number
 from art_versatile.pairs.batches import Pairs, Reader, check_attacks, quotas
 from art_versatile.pairs.memory import MemoryPairs
 
@@ -171,6 +172,31 @@ def write_shard(path: str, records: Iterable[bytes], *, compression: str = "") -
         return file_sha256(temporary)
 
 
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raise an error where what a store is read by is missing or of another kind."""
+    parameters, shape = manifest["parameters"], manifest["image_shape"]
+    if len(shape) != 3:
+        raise ValueError(f"image_shape {shape!r}")
+    for side in shape:
+        check_integer("image_shape", side)
+    check_clip_values(parameters["clip_values"])
+    check_choice("dtype", parameters["dtype"], tuple(DTYPES))
+    check_choice("compression", parameters["compression"], COMPRESSIONS)
+    names = [attack["name"] for attack in parameters["attacks"]]
+    check_attacks(names, names)
+    for name in names:
+        total = manifest["attacks"][name]
+        for key in ("count", "skipped"):
+            check_integer(key, total[key], 0)
+        if total["success_rate"] is not None:
+            check_number("success_rate", total["success_rate"], 0, 1)
+    for shard in manifest["shards"]:
+        check_choice("attack", shard["attack"], tuple(names))
+        check_integer("count", shard["count"], 0)
+        if not all(isinstance(shard[key], str) for key in ("file", "sha256")) or ".." in shard["file"].split("/"):
+            raise ValueError(f"shard {shard!r}")
+
+
 class PairStore(Pairs):
     """A finished store of (adversarial, clean) pairs, made by :func:`~art_versatile.pairs.generate_pairs`."""
 
@@ -192,11 +218,17 @@ class PairStore(Pairs):
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
             found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
             raise ValueError(f"Expected {manifest_path} of format {FORMAT_VERSION}. Received {found!r}.")
-        if not manifest["complete"]:
+        if manifest.get("complete") is not True:
             raise ValueError(
                 f"Expected a finished store at {self.path!r}. Received one that was interrupted: call generate_pairs "
                 "again with the same arguments and it goes on."
             )
+        try:
+            _check_manifest(manifest)
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise ValueError(
+                f"Expected {manifest_path} to describe a store. Received {type(err).__name__}: {err}"
+            ) from err
         self.manifest: dict[str, Any] = manifest
 
     @property

@@ -20,8 +20,8 @@ from keras import layers
 
 from art_versatile._checks import check_bool, check_choice, check_integer, check_number
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
-from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth
-from art_versatile.pix2pix.precision import follow_global_policy
+from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth, mirrored
+from art_versatile.pix2pix.precision import follow_global_policy, seeing_pixels
 
 __all__ = [
     "GENERATORS",
@@ -47,15 +47,11 @@ def mirrored_up(generator: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """Images (N, H, W, 3), mirrored at their far edges up to a size that a generator takes; H and W may be unknown."""
     multiple = int(getattr(generator, "size_multiple", 1))
     for axis in (1, 2):
-        # By index, as tf.pad cannot mirror more than one image.
-        size = tf.shape(images)[axis]
-        period = tf.maximum(2 * size - 2, 1)
-        place = tf.range(tf.math.floordiv(size + multiple - 1, multiple) * multiple) % period
-        place = tf.minimum(place, period - place) % size
+        more = -tf.shape(images)[axis] % multiple
         images = tf.cond(
-            size % multiple == 0,
+            tf.equal(more, 0),
             lambda images=images: tf.identity(images),
-            lambda images=images, place=place, axis=axis: tf.gather(images, place, axis=axis),
+            lambda images=images, axis=axis, more=more: mirrored(images, axis, 0, more),
         )
     return images
 
@@ -112,6 +108,7 @@ def _frozen_features(encoder: str, strides: Sequence[int], weights: str | None, 
         raise ValueError(f"Expected levels at a stride in {sorted(ENCODERS[encoder])}. Received {list(strides)}.")
     network = keras.Model(network.input, outputs, name="encoder")
     network.trainable = False
+    network.full_precision = tuple(layer.name for layer in seeing_pixels(network))
     found = network(image)
     features = iter(found if isinstance(found, list | tuple) else [found])
     levels = []
@@ -152,8 +149,9 @@ class CompactGenerator(keras.Model):
     """
 
     architecture = "compact"
+    full_precision = ("z", "base", "sum", "unpack", "output_z", "purified")
     # A CPU is slow in depthwise convolutions of bfloat16.
-    full_precision = ("z", "encoder", "base", "sum", "unpack", "output_z", "purified")
+    full_precision_on_cpu = ("encoder",)
 
     def __init__(
         self,

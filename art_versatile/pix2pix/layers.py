@@ -12,12 +12,29 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-__all__ = ["NOISE_SIDE", "DepthToSpace", "LowPassMix", "Noise", "SpaceToDepth"]
+__all__ = ["NOISE_SIDE", "DepthToSpace", "LowPassMix", "Noise", "SpaceToDepth", "mirrored"]
 
 NOISE_SIDE = 64
 """Pixels along a side of the fixed pattern of noise, which is repeated over an image."""
 
 _register = keras.saving.register_keras_serializable(package="art_versatile")
+
+
+def mirrored(images: tf.Tensor, axis: int, before: int | tf.Tensor, after: int | tf.Tensor) -> tf.Tensor:
+    """
+    Images mirrored beyond two opposite edges, as often as it takes; the pixels at the edges are not repeated.
+
+    ``tf.pad`` mirrors once: it refuses more pixels than the image has, less one.
+
+    :param images: (N, H, W, C).
+    :param axis: 1 or 2.
+    :param before: Pixels that are added at the beginning of the axis.
+    :param after: Pixels that are added at its end.
+    """
+    size = tf.shape(images)[axis]
+    period = tf.maximum(2 * size - 2, 1)
+    place = tf.range(-before, size + after) % period
+    return tf.gather(images, tf.minimum(place, period - place) % size, axis=axis)
 
 
 @_register
@@ -117,6 +134,21 @@ class Noise(layers.Layer):
         return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}
 
 
+def _surrounded(image: tf.Tensor, pad: int) -> tf.Tensor:
+    """An image of any size, mirrored by ``pad`` pixels at every edge."""
+
+    def once() -> tf.Tensor:
+        return tf.pad(image, [[0, 0], [pad, pad], [pad, pad], [0, 0]], "REFLECT")
+
+    def often() -> tf.Tensor:
+        return mirrored(mirrored(image, 1, pad, pad), 2, pad, pad)
+
+    sides = image.shape[1:3]
+    if None in sides:
+        return tf.cond(tf.reduce_min(tf.shape(image)[1:3]) > pad, once, often)
+    return once() if min(sides) > pad else often()
+
+
 @_register
 class LowPassMix(layers.Layer):
     """
@@ -174,8 +206,7 @@ class LowPassMix(layers.Layer):
                 blurred.append(tf.nn.space_to_depth(image, f))
                 continue
             reach, kernel = next(kernels)
-            pad = [reach * f, reach * f]
-            padded = tf.nn.space_to_depth(tf.pad(image, [[0, 0], pad, pad, [0, 0]], "REFLECT"), f)
+            padded = tf.nn.space_to_depth(_surrounded(image, reach * f), f)
             blurred.append(tf.nn.conv2d(padded, tf.constant(kernel, image.dtype), 1, "VALID"))
         if other is not None:
             blurred.append(tf.nn.space_to_depth(other, f))

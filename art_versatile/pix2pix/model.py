@@ -13,6 +13,7 @@ from art_versatile._checks import check_number
 from art_versatile.pix2pix.distillation import Distillation
 from art_versatile.pix2pix.losses import discriminator_loss, generator_adversarial_loss, gradient_penalty, pixel_loss
 from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
+from art_versatile.pix2pix.precision import computed_in, followed_policy
 from art_versatile.pix2pix.schedule import PAPER_SCHEDULE, LossSchedule
 
 __all__ = ["InnerSource", "Pix2Pix", "ScheduleCallback"]
@@ -68,7 +69,8 @@ class Pix2Pix(keras.Model):
 
     :param generator: Adversarial image -> purified image.
     :param discriminator: [adversarial, image] -> patch logits; None trains without the adversarial loss.
-    :param perceptual: The perceptual loss; None trains without it.
+    :param perceptual: The perceptual loss; None trains without it. Its networks follow the generator's precision where
+        there is a GPU, all but their layers up to the first with weights.
     :param schedule: lambda and mu by epoch.
     :param clip_norm: The generator's gradient is scaled down to this norm where it is longer, over all replicas; None
         leaves it.
@@ -344,9 +346,13 @@ class Pix2Pix(keras.Model):
     def _perceptual_loss(self, purified: tf.Tensor, clean: tf.Tensor, victims: Sequence[tf.Tensor]) -> tf.Tensor:
         """The loss; of the attacked network where there are several and it is known."""
         perceptual: Any = self.perceptual
-        if victims and isinstance(perceptual, RandomPerceptualLoss):
-            return perceptual(purified, clean, victims[0][0])
-        return perceptual(purified, clean)
+        policy = followed_policy(self.generator)
+        with contextlib.ExitStack() as stack:
+            for network in perceptual.networks if policy != "float32" else ():
+                stack.enter_context(computed_in(network, policy, from_pixels=True))
+            if victims and isinstance(perceptual, RandomPerceptualLoss):
+                return perceptual(purified, clean, victims[0][0])
+            return perceptual(purified, clean)
 
     def _distillation_loss(
         self, teacher: keras.Model, x_adv: tf.Tensor, purified: tf.Tensor, kept: tf.Tensor

@@ -147,6 +147,11 @@ class PerceptualLoss:
         model = vgg16_features(path, depth=first[-1] + 1)
         return cls(model, {f"relu_{n}": w for n, w in zip(first, weights, strict=False)}, **kwargs)
 
+    @property
+    def networks(self) -> list[keras.Model]:
+        """What is computed."""
+        return [self._extractor]
+
     def features(self, image: tf.Tensor) -> list[tf.Tensor]:
         """
         Features of each layer, then the logits where the prediction counts.
@@ -279,6 +284,11 @@ class RandomPerceptualLoss:
     def variables(self) -> list[keras.Variable]:
         """The state of what draws."""
         return [self.seed.state]
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """What is computed."""
+        return [network for loss in [*self.losses, *self.always] for network in loss.networks]
 
     def __call__(self, purified: tf.Tensor, clean: tf.Tensor, number: tf.Tensor | None = None) -> tf.Tensor:
         """

@@ -23,18 +23,19 @@ def endless_batches(
     *,
     seed: int,
     first_epoch: int,
-    drop_remainder: bool,
     marked: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
     """
     Batches (adversarial, clean) without end, float32 (N, H, W, 3) in [0, 1], of a size that the generator takes.
+
+    All are of one shape: a pass's last one is filled with its first pairs, unless there are fewer than one batch.
+    Another shape would be compiled anew, and replicas need equal shares.
 
     :param pairs: The pairs.
     :param preset: How they are cut, scaled and mixed.
     :param generator: Whole images are mirrored at their far edges up to the multiples that it takes.
     :param seed: Of order and augmentation.
     :param first_epoch: Number of the first pass.
-    :param drop_remainder: Leave out the last batch of a pass where it is smaller.
     :param marked: Names of attacks: batches are (adversarial, clean, whether a pair is of one of them).
     """
     data = pairs.dataset(
@@ -48,8 +49,8 @@ def endless_batches(
         seed=seed,
         repeat=True,
         first_epoch=first_epoch,
-        drop_remainder=drop_remainder,
         marked=marked,
+        fill_remainder=len(pairs) >= preset.batch_size,
     )
     low, high = pairs.clip_values
     if (low, high) != (0.0, 1.0):

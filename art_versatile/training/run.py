@@ -72,7 +72,7 @@ class Training:
         ``watch``, else ``val_recovered_accuracy``. Used with ``watch`` or ``validation``.
     :param patience: Stop after so many measurements without a better one; None never stops.
     :param steps_per_epoch: Length of an epoch, which is what the schedule counts and what a checkpoint follows; None is
-        one pass over the pairs.
+        one pass over the pairs, whose last batch is filled with its first ones.
     :param precision: "float32", "mixed_bfloat16" or "mixed_float16", of the two networks' computations; their weights
         are float32.
     :param strategy: A ``tf.distribute`` strategy: ``MirroredStrategy`` and ``MultiWorkerMirroredStrategy`` are tested,
@@ -275,10 +275,10 @@ class PreparedTraining:
         if pairs.image_shape != self.image_shape:
             raise ValueError(f"Expected pairs of {self.image_shape}. Received {pairs.image_shape}.")
         start = time.perf_counter()
-        strategy, replicas = settings.strategy or tf.distribute.get_strategy(), settings.replicas
+        strategy = settings.strategy or tf.distribute.get_strategy()
+        per_pass = -(-len(pairs) // preset.batch_size)
         # Replicas need equal shares, or the mean of their losses is not that of the batch.
-        per_pass = len(pairs) // preset.batch_size if replicas > 1 else -(-len(pairs) // preset.batch_size)
-        if per_pass == 0:
+        if len(pairs) < preset.batch_size and settings.replicas > 1:
             raise ValueError(f"Expected at least one batch of {preset.batch_size}. Received {len(pairs)} pairs.")
         steps, epochs = settings.steps_per_epoch or per_pass, preset.schedule.epochs
         try:
@@ -295,7 +295,6 @@ class PreparedTraining:
                 self.generator,
                 seed=settings.seed,
                 first_epoch=passes,
-                drop_remainder=replicas > 1,
                 marked=None if settings.distillation is None else settings.distillation.names,
             )
             if done < epochs and not folder.patience_is_over and not folder.overfitted:

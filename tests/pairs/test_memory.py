@@ -69,6 +69,7 @@ def order(dataset):
         {"attacks": ["B"], "crop": 4, "seed": 2**33 + 7},
         {"repeat": True, "first_epoch": 3},
         {"drop_remainder": True},
+        {"fill_remainder": True, "crop": (4, 5), "scale": (0.2, 0.9)},
     ],
 )
 def test_the_same_as_a_store(pairs, store, arguments):
@@ -92,6 +93,23 @@ def test_shuffle(pairs):
     assert order(endless.take(8)) == first + second, "no batch spans two epochs"
     tf.random.set_seed(99)
     assert order(pairs.dataset(16, labels=True, seed=3)) == first, "the global seed does not count"
+
+
+def test_a_remainder_that_is_filled(pairs):
+    """With the first pairs of the same epoch, in an augmentation of their own."""
+    arguments = {"labels": True, "seed": 3, "scale": (0.2, 0.9)}
+    dataset = pairs.dataset(16, fill_remainder=True, **arguments)
+    assert int(dataset.cardinality()) == 4
+    assert dataset.element_spec[0].shape == (16, *SHAPE)
+    filled, plain = read(dataset), read(pairs.dataset(16, **arguments))
+    for got, want in zip(filled, plain, strict=True):
+        np.testing.assert_array_equal(got[:COUNT], want)
+    assert filled[2].tolist() == [*plain[2], *plain[2][:4]]
+    assert not np.allclose(filled[0][60:] - filled[1][60:], filled[0][:4] - filled[1][:4], atol=1e-3)
+    endless = pairs.dataset(16, fill_remainder=True, repeat=True, **arguments)
+    assert order(endless.take(8)) == filled[2].tolist() + order(dataset), "its second pass is the second epoch"
+    with pytest.raises(ValueError, match="Expected drop_remainder or fill_remainder. Received both"):
+        pairs.dataset(16, drop_remainder=True, fill_remainder=True)
 
 
 def test_every_order_is_equally_likely():

@@ -239,6 +239,8 @@ def test_batches(made):
     assert int(dataset.cardinality()) == 2
     assert dataset.element_spec[0].shape == (5, *SHAPE)
     assert [len(clean) for _, clean in dataset] == [5, 5]
+    plain, filled = (order(store.dataset(5, fill_remainder=f, labels=True, shuffle=False)) for f in (False, True))
+    assert filled == plain + plain[:3]
     assert order(store.dataset(5, attacks=["C&W"], labels=True, shuffle=False)) == [3, 0, 1, 2, 3]
     assert order(store.dataset(5, attacks=["C&W", "FGSM"], labels=True, shuffle=False))[:4] == [0, 1, 2, 3]
 

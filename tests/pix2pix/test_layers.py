@@ -31,6 +31,24 @@ class TestLowPassMix:
         mixed = tf.nn.depth_to_space(LowPassMix([sigma], factor)(x, gates), factor)
         np.testing.assert_allclose(mixed, blur(x, sigma), atol=1e-6)
 
+    @pytest.mark.parametrize("sides", [(4, 36), (36, 4), (4, 4), (8, 12)])
+    def test_an_image_smaller_than_the_blur(self, sides):
+        """Mirrored as often as it takes: 12 pixels around one of 4. Also where its size is not known beforehand."""
+        x, layer = images(1, *sides), LowPassMix([4.3], 4)
+        gates = tf.zeros((1, sides[0] // 4, sides[1] // 4, 16))
+        traced = tf.function(lambda x: tf.nn.depth_to_space(layer(x, gates), 4))
+        unknown = tf.function(traced, input_signature=[tf.TensorSpec((None, None, None, 3))])
+        for function in (traced, unknown):
+            np.testing.assert_allclose(function(x), blur(x, 4.3), atol=1e-6)
+        # The blur is linear: the gradient along a change is the blurred change.
+        upstream, change = images(1, *sides, seed=1), images(1, *sides, seed=2)
+        with tf.GradientTape() as tape:
+            image = tf.constant(x)
+            tape.watch(image)
+            answer = unknown(image)
+        along = tf.reduce_sum(tape.gradient(answer, image, upstream) * change)
+        np.testing.assert_allclose(along, np.sum(upstream * blur(change, 4.3)), rtol=1e-5)
+
     def test_gates_are_a_softmax_for_each_pixel(self):
         sigmas, factor = (0.0, 1.0, 2.0), 2
         x = images(2, 16, 24)

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from art_versatile.pix2pix import CompactGenerator, LossSchedule, PerceptualLoss, Pix2Pix, patchgan
+from art_versatile.pix2pix import precision as precisions
 from art_versatile.pix2pix.model import ScheduleCallback
 from art_versatile.pix2pix.precision import set_precision
 
@@ -50,19 +51,20 @@ def make(
     return model
 
 
-def make_small(generator_optimizer=None, **more):
+def make_small(generator_optimizer=None, *, generator=None, clip_norm=None, **more):
     """What the loop does can be seen on networks of one layer, compiled at once."""
     image, other = keras.Input((None, None, 3)), keras.Input((None, None, 3))
     init = [keras.initializers.GlorotUniform(seed=seed) for seed in range(3)]
     noisy = keras.layers.GaussianNoise(0.1, seed=0)(image)
     seen = keras.layers.Concatenate()([image, other])
     model = Pix2Pix(
-        keras.Model(image, keras.layers.Conv2D(3, 1, kernel_initializer=init[0])(noisy)),
+        generator or keras.Model(image, keras.layers.Conv2D(3, 1, kernel_initializer=init[0])(noisy)),
         keras.Model([image, other], keras.layers.Conv2D(1, 8, 8, kernel_initializer=init[1])(seen)),
         PerceptualLoss(
             keras.Model(image, keras.layers.Conv2D(2, 3, kernel_initializer=init[2], name="f")(image)), ["f"]
         ),
         schedule=SCHEDULE,
+        clip_norm=clip_norm,
     )
     model.compile(generator_optimizer or keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01), **more)
     return model
@@ -345,6 +347,34 @@ class TestReplicas:
 
 
 class TestHalfPrecision:
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+    def test_the_perceptual_network_follows_on_a_gpu(self, monkeypatch, policy):
+        """While it is computed, and all but the layer that sees pixels; on a CPU it stays as it is."""
+        seen = []
+
+        class Look(keras.layers.Layer):
+            def call(self, x):
+                seen.append(x.dtype)
+                return x
+
+        image = keras.Input((None, None, 3))
+        x = keras.layers.Conv2D(4, 3, activation="tanh", name="first")(image)
+        x = keras.layers.Conv2D(4, 3, name="second")(Look()(x))
+        network = keras.Model(image, Look()(x))
+        losses = []
+        for gpu in (False, True):
+            monkeypatch.setattr(precisions, "gpu_is_used", lambda gpu=gpu: gpu)
+            model = Pix2Pix(make_generator(), None, PerceptualLoss(network, ["second"]))
+            set_precision(model.generator, policy)
+            seen.clear()
+            model.compile(run_eagerly=True)
+            losses.append(float(model.train_step(batch())["perceptual"]))
+            half = tf.as_dtype(policy.removeprefix("mixed_")) if gpu else tf.float32
+            assert seen == [half] * 2, "of the layer between; nothing needs the last one"
+            assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+        assert losses[1] == pytest.approx(losses[0], rel=0.05)
+        assert losses[1] != losses[0]
+
     def test_the_optimizers_scale_the_loss(self):
         model = make(precision="mixed_float16")
         for optimizer in (model.optimizer, model.discriminator_optimizer):
@@ -515,6 +545,18 @@ class TestFit:
         eager, compiled = (fit(make_small(run_eagerly=eagerly), epochs=2) for eagerly in (True, False))
         for name, values in eager.items():
             np.testing.assert_allclose(values, compiled[name], rtol=1e-4, err_msg=name)
+
+    def test_xla_compiles_the_step(self):
+        """As Keras does on one GPU. With the whole objective, clipping and an average."""
+        runs = []
+        for how in ({"run_eagerly": True}, {"jit_compile": True}):
+            generator = CompactGenerator(widths=(4,), blocks=(1,), factor=2, sigmas=(0.0, 1.0), noise=0.0)
+            model = make_small(keras.optimizers.SGD(0.1, use_ema=True), generator=generator, clip_norm=1.0, **how)
+            runs.append((fit(model, dataset(4, 4), epochs=1), weights(generator)))
+        for name, values in runs[0][0].items():
+            np.testing.assert_allclose(values, runs[1][0][name], rtol=1e-4, err_msg=name)
+        for a, b in zip(runs[0][1], runs[1][1], strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
     def test_evaluate_is_the_deterministic_generator(self):
         model = make_small()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from art_versatile.pix2pix import CompactGenerator, UNet256Generator, patchgan
-from art_versatile.pix2pix.precision import POLICIES, built_in_float32, set_precision
+from art_versatile.pix2pix import CompactGenerator, UNet256Generator, patchgan, precision
+from art_versatile.pix2pix.precision import POLICIES, built_in_float32, computed_in, set_precision
 
 
 def compact():
@@ -107,6 +107,49 @@ def test_a_network_inside_a_network():
     outer.full_precision = ("inner",)
     set_precision(outer, "mixed_bfloat16")
     assert inner.get_layer("dense").compute_dtype == "float32"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(precision, "gpu_is_used", lambda: True)
+
+
+def computed(layers):
+    return {layer.name: layer.compute_dtype for layer in layers if layer.weights}
+
+
+class TestByDevice:
+    """A frozen encoder follows on a GPU; a CPU is slow in it. Its first convolution sees pixels."""
+
+    @pytest.fixture
+    def generator(self):
+        options = {"widths": (8, 8), "blocks": (1, 1), "encoder": "efficientnet_lite0", "encoder_weights": None}
+        return CompactGenerator(**options)
+
+    def test_on_a_cpu(self, generator):
+        set_precision(generator, "mixed_bfloat16")
+        assert set(computed(generator.get_layer("encoder").layers).values()) == {"float32"}
+
+    def test_on_a_gpu(self, gpu, generator):
+        x, expected = image(), generator(image()).numpy()
+        set_precision(generator, "mixed_bfloat16")
+        inside = computed(generator.get_layer("encoder").layers)
+        assert next(iter(inside.values())) == "float32"
+        assert set(list(inside.values())[1:]) == {"bfloat16"}
+        assert generator(x).dtype == tf.float32
+        np.testing.assert_allclose(generator(x), expected, atol=2e-2)
+
+    def test_up_to_the_first_weights(self):
+        layers = keras.layers
+        inner = keras.Sequential([keras.Input((8, 8, 3)), layers.ReLU(name="a"), layers.Conv2D(2, 1, name="b"),
+                                  layers.Conv2D(2, 1, name="c")])  # fmt: skip
+        outer = keras.Sequential([keras.Input((8, 8, 3)), layers.Rescaling(2.0, name="s"), inner, layers.Flatten()])
+        assert [layer.name for layer in precision.seeing_pixels(outer)] == ["s", "a", "b"]
+        with computed_in(outer, "mixed_float16", from_pixels=True):
+            inside = {layer.name: layer.compute_dtype for layer in [*outer.layers, *inner.layers]}
+        assert {name for name, dtype in inside.items() if dtype == "float32"} >= {"s", "a", "b"}
+        assert (inside["c"], inside[outer.layers[-1].name]) == ("float16", "float16")
+        assert {layer.compute_dtype for layer in [*outer.layers, *inner.layers]} == {"float32"}
 
 
 def test_policy():

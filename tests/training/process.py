@@ -21,7 +21,7 @@ from art_versatile.training import Preset, train
 
 SHAPE, COUNT = (24, 24, 3), 16
 
-# Six batches a pass, the last one of one pair; epochs of four steps, so that they end in mid-pass.
+# Six batches a pass, the last one filled up; epochs of four steps, so that they end in mid-pass.
 PRESET = Preset(
     architecture="compact",
     generator_options={"widths": (8,), "blocks": (1,), "factor": 2, "sigmas": (0.0, 1.0), "noise": 0.1},

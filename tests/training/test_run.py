@@ -19,7 +19,7 @@ from PIL import Image
 
 from art_versatile import PAPER_SCHEDULE, LossSchedule, VersatilePurifier
 from art_versatile.pairs import MemoryPairs
-from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, patchgan
+from art_versatile.pix2pix import CompactGenerator, PerceptualLoss, Pix2Pix, patchgan
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.perceptual import RandomPerceptualLoss
 from art_versatile.training import PRESETS, Training, Validation, new_generator, perceptual_loss, train
@@ -310,6 +310,17 @@ class TestGiven:
         with pytest.raises(KeyboardInterrupt):
             run(store, None, ema=0.8, schedule=schedule, steps_per_epoch=1, callbacks=[look, Raise(0)], **PLAIN)
         assert look.seen == [pytest.approx(momentum)]
+
+    @pytest.mark.parametrize(("count", "shape"), [(16, 3), (2, None)])
+    def test_every_batch_is_of_one_shape(self, monkeypatch, count, shape):
+        """Two passes and a half: the step is traced once, and XLA compiles it once."""
+        traced = []
+        step = Pix2Pix.train_step
+        monkeypatch.setattr(
+            Pix2Pix, "train_step", lambda self, data: traced.append(data[0].shape[0]) or step(self, data)
+        )
+        run(process.arrays(count), None, **PLAIN, steps_per_epoch=15, schedule=LossSchedule([(1, 1.0, 1.0)]))
+        assert traced == [shape]
 
     def test_noise_at_the_output_is_left_out_of_the_steps(self):
         """What is trained is what is without it; what comes out has it, as it was."""

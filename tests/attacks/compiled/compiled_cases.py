@@ -100,6 +100,29 @@ def make_model(classes=CLASSES, batch_norm=False, softmax=False):
     return keras.Sequential(layers)
 
 
+def normalised(model, seed=0):
+    """The same function with a batch normalisation, of statistics drawn at random, behind every convolution."""
+    rng, layers = np.random.default_rng(seed), keras.layers
+
+    def call(layer, *args, **kwargs):
+        if not isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
+            return layer(*args, **kwargs)
+        changes = {"use_bias": False, "activation": None, "name": f"{layer.name}_bare"}
+        bare = type(layer).from_config(layer.get_config() | changes)
+        norm = layers.BatchNormalization(epsilon=1e-3, name=f"{layer.name}_norm")
+        answer = norm(bare(*args))
+        kernel, bias = layer.get_weights()
+        gamma, variance = rng.uniform(0.5, 2.0, (2, len(bias)))
+        mean, scale = rng.normal(size=len(bias)), gamma / np.sqrt(variance + 1e-3)
+        bare.set_weights([kernel / (scale[:, None] if isinstance(layer, layers.DepthwiseConv2D) else scale)])
+        norm.set_weights([gamma, bias + scale * mean, mean, variance])
+        return layer.activation(answer)
+
+    made = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    made.trainable = False
+    return made
+
+
 def make_classifier(model=None, classes=CLASSES, loss="categorical", **kwargs):
     losses = {
         "categorical": keras.losses.CategoricalCrossentropy(from_logits=True),

@@ -11,6 +11,8 @@ from art.attacks.evasion import (
     AutoProjectedGradientDescent,
     BasicIterativeMethod,
     DeepFool,
+    FastGradientMethod,
+    ProjectedGradientDescent,
     SquareAttack,
 )
 from art.estimators.classification import BlackBoxClassifierNeuralNetwork, KerasClassifier, TensorFlowV2Classifier
@@ -27,6 +29,7 @@ from compiled_cases import (
     close,
     make_classifier,
     make_model,
+    normalised,
     same_images,
     seeded,
 )
@@ -273,3 +276,60 @@ def test_eot_reaches_apgd(model, x, loss_type):
     assert adversarial.shape == x.shape
     # the first prediction and the last; two steps of three draws; the losses: two at the first step, one at the next
     assert len(calls) == 2 + 2 * 3 + 3
+
+
+def lite_like():
+    """Of EfficientNet-Lite's parts: a stem, an inverted residual, a pooling; logits far apart."""
+    layers, relu6 = keras.layers, keras.activations.relu6
+    image = keras.Input((32, 32, 3))
+
+    def weights(seed):
+        return keras.initializers.HeNormal(seed=seed)
+
+    x = layers.Conv2D(8, 3, 2, "same", activation=relu6, kernel_initializer=weights(1))(image)
+    y = layers.Conv2D(24, 1, activation=relu6, kernel_initializer=weights(2))(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation=relu6, depthwise_initializer=weights(3))(y)
+    x = layers.Add()([x, layers.Conv2D(8, 1, kernel_initializer=weights(4))(y)])
+    x = layers.Conv2D(32, 1, activation=relu6, kernel_initializer=weights(5))(x)
+    x = layers.Dense(10, kernel_initializer=weights(6))(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(image, layers.Rescaling(20.0)(x))
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A stock classifier with batch normalisation, images, its own answers."""
+    plain = lite_like()
+    model = normalised(plain)
+    x = np.random.default_rng(0).uniform(0, 1, (48, 8, 8, 3)).repeat(4, 1).repeat(4, 2).astype(np.float32)
+    np.testing.assert_allclose(model(x), plain(x), atol=1e-3)
+    assert any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    stock = TensorFlowV2Classifier(
+        model, 10, (32, 32, 3), keras.losses.CategoricalCrossentropy(from_logits=True), clip_values=(0.0, 1.0)
+    )
+    return stock, x, np.eye(10, dtype=np.float32)[stock.predict(x).argmax(1)]
+
+
+class TestBatchNormalisation:
+    """
+    A graph fuses a convolution and its normalisation, an eager call does not: gradients differ in their last bits, and
+    the signs of those next to zero with them. ``tests/benchmarks/bench_normalised.py`` has it on photographs.
+    """
+
+    def test_the_first_step_is_stock_arts_but_for_values_next_to_zero(self, case):
+        stock, x, y = case
+        images = [FastGradientMethod(c, eps=0.035).generate(x, y) for c in (stock, compile_classifier(stock))]
+        differ = np.abs(images[0] - images[1]) > 1e-6
+        size = np.abs(stock.loss_gradient(x, y))
+        assert size[differ].max(initial=0.0) < 1e-4 * size.max()
+        assert differ.mean() < 1e-3
+
+    def test_the_success_rate_and_the_mean_loss_are_stock_arts(self, case):
+        stock, x, y = case
+        found = []
+        for classifier in (stock, compile_classifier(stock)):
+            pgd = ProjectedGradientDescent(classifier, eps=0.035, eps_step=0.007, max_iter=10, verbose=False)
+            scores = stock.predict(pgd.generate(x, y))
+            found.append((np.mean(scores.argmax(1) != y.argmax(1)), np.mean(stock.loss_object(y, scores))))
+        assert 0.2 < found[0][0] < 1
+        assert found[1][0] == found[0][0]
+        assert found[1][1] == pytest.approx(found[0][1], rel=1e-3)
