@@ -164,7 +164,8 @@ def printed_figure(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[st
         places = [attacks.index(printed_attack(row)) + (number - (len(defences) - 1) / 2) * height for row in own]
         colour = {NO_DEFENCE: _BEFORE}.get(defence, _AFTER if number == 1 else None)
         label = "no defence" if defence == NO_DEFENCE else defence
-        axes.barh(places, [100 * row["accuracy"] for row in own], height * 0.9, label=label, color=colour)
+        bars = axes.barh(places, [100 * row["accuracy"] for row in own], height * 0.9, label=label, color=colour)
+        axes.bar_label(bars, [f"{100 * row['accuracy']:.0f}" for row in own], fontsize=7, padding=4)
         before = [100 * row["accuracy_unprinted"] for row in own]
         label = "not printed" if number == 0 else None
         axes.scatter(before, places, marker="|", s=60, color="black", label=label, clip_on=False, zorder=3)
