@@ -32,7 +32,7 @@ def test_help_at_80_columns_names_every_option_whole(run, monkeypatch, command):
     shown = run(*command, "--help").output
     found = COMMANDS[command[0]]
     options = [p for p in (found.commands[command[1]] if len(command) > 1 else found).params if p.opts[0][0] == "-"]
-    assert len(options) > 2
+    assert options
     for option in options:
         assert option.opts[0] in shown.split()
         assert option.help
