@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,7 @@ class Scale:
         :param texts: Name -> text; of several values with commas between them, budgets as "8/255".
         :raises ValueError: If there is no such size, or its text is none of a size.
         """
-        readers = {"int": int, "float": _fraction, "str": str}
+        readers: dict[str, Callable[[str], Any]] = {"int": int, "float": _fraction, "str": str}
         types = {item.name: str(item.type) for item in dataclasses.fields(self)}
         values: dict[str, Any] = {}
         for name, text in texts.items():
@@ -343,7 +343,7 @@ def plan_stages(scale: Scale, costs: Costs, data: Mapping[str, Any] | None = Non
 
 def _pair_stages(scale: Scale, costs: Costs, attacked: dict[str, Any], photographs: Any) -> list[Stage]:
     forward, values = costs.classifier
-    stores = {name: (eps, SEEN) for name, eps in scale.budgets().items()}
+    stores: dict[str, tuple[float, tuple[str, ...]]] = {name: (eps, SEEN) for name, eps in scale.budgets().items()}
     stores |= {file_name(attack): (scale.eps, (attack,)) for attack in scale.specific}
     passes = {attack: _passes(scale, attack) for attack in SEEN}
     own = {"photographs": scale.photographs, "per_class": scale.per_class, "changes": scale.changes()}
@@ -479,8 +479,8 @@ def plan_table(stages: Iterable[Stage], scale: Scale, costs: Costs, *, peak: flo
         return (name, *said, f"{flops / 1e12:,.4g}", f"{disk / 1e9:.3g}", f"{memory / 1e9:.3g}", f"{hours:.3g}")
 
     rows = [row(s.name, (s.images, s.pairs, s.steps), s.flops, s.disk, s.memory) for s in stages]
-    sums = [sum(getattr(stage, name) for stage in stages) for name in ("flops", "disk")]
-    rows.append(row("all", (0, 0, 0), *sums, max(stage.memory for stage in stages)))
+    flops, disk = (sum(getattr(stage, name) for stage in stages) for name in ("flops", "disk"))
+    rows.append(row("all", (0, 0, 0), flops, disk, max(stage.memory for stage in stages)))
     networks = [
         ("classifier", costs.classifier),
         ("generator", costs.generator),

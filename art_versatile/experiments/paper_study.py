@@ -79,7 +79,14 @@ class PaperStudy:
         found = [file for source in photographs for file in list_images(source)]
         if len(found) < scale.photographs:
             raise ValueError(f"Expected {scale.photographs} photographs. Received {len(found)}.")
-        if not scale.per_class:
+        if scale.per_class:
+            classes = len({file.parent for file in found})
+            if classes * scale.per_class != scale.photographs:
+                raise ValueError(
+                    f"Expected {scale.photographs} photographs of per_class={scale.per_class} in a folder for each "
+                    f"class; per_class=0 draws them from all alike. Received {classes} folders."
+                )
+        else:
             rows = np.random.default_rng(scale.seed).permutation(len(found))[: scale.photographs]
             found = [found[row] for row in sorted(rows)]
         self.files = found
@@ -114,7 +121,7 @@ class PaperStudy:
         right = right_images(self.classifier, self.x, self.y, self.scale.attack_batch)
         # What can be wrong only later is made once before images are attacked for hours.
         further_baselines(self.classifier, self.scale.seed)
-        self._training("versatile", None).prepare((self.scale.image_size, self.scale.image_size, 3))
+        self._training(None).prepare((self.scale.image_size, self.scale.image_size, 3))
         for number, stage in enumerate(self._stages, 1):
             if not self._known(stage).get("done"):
                 self._say(f"[{number}/{len(self._stages)}] {stage.name}: {self._left(number - 1)}")
@@ -255,19 +262,19 @@ class PaperStudy:
             verbose=self.verbose,
         )
 
-    def _training(self, name: str, variant: str | None) -> Any:
+    def _training(self, variant: str | None) -> Any:
         from art_versatile.experiments.schedules import schedules
         from art_versatile.training import Training
 
         scale = self.scale
         kinds = schedules(scale.epochs)
-        changes: dict[str, Any] = {
+        changes: dict[str, dict[str, Any]] = {
             "fixed weights": {"schedule": kinds["fixed"]},
             "no discriminator": {"discriminator": None},
             "fewer filters": {"discriminator": max(1, scale.discriminator // 4)},
             "smoothed labels": {"real_label": 0.9},
             "R1": {"r1": 2.5},  # the usual 10 for pixels in [-1, 1]
-        }.get(variant or "", {})
+        }
         unet = {"generator_options": {"filters": scale.filters}}
         compact = {"generator_options": {"widths": scale.widths, "blocks": (1,) * len(scale.widths), "noise": 0.0}}
         recipe: dict[str, Any] = {
@@ -280,7 +287,7 @@ class PaperStudy:
             "crop": scale.crop or None,
             "crop_step": 32,
             "learning_rate": scale.learning_rate,
-            **changes,
+            **changes.get(variant or "", {}),
         }
         return Training.of(
             "paper",
@@ -297,7 +304,7 @@ class PaperStudy:
 
         store, variant = self.scale.trainings()[name]
         pairs = PairStore(self.out / "pairs" / store)
-        training = dataclasses.replace(self._training(name, variant), resume=True)
+        training = dataclasses.replace(self._training(variant), resume=True)
         facts = {"attacks": list(pairs.attacks), "success_rates": pairs.success_rates, "store": store}
         training.prepare(pairs.image_shape, self.out / "training" / name).run(pairs, card={"pairs": facts})
 
@@ -416,8 +423,8 @@ def network_costs(scale: Scale, model: Any, perceptual: Any) -> Costs:
         forward_cost(lambda image, made: discriminator([image, made], training=True), trained, trained),
         forward_cost(perceptual.features, trained),
     ]
-    pairs = [(cost.flops, cost.activations) for cost in counted]
-    return Costs(*pairs, generator.count_params(), discriminator.count_params())
+    attacked, made, judged, compared = ((cost.flops, cost.activations) for cost in counted)
+    return Costs(attacked, made, judged, compared, generator.count_params(), discriminator.count_params())
 
 
 def _minutes(seconds: float) -> str:

@@ -281,7 +281,7 @@ class Pix2Pix(keras.Model):
         losses: dict[str, tf.Tensor] = {}
         with tf.GradientTape() as discriminator_tape:
             if self.discriminator is not None:
-                real, penalty = self._judged(x_adv, clean)
+                real, penalty = self._judged(self.discriminator, x_adv, clean)
             with tf.GradientTape() as tape:
                 if watched:
                     tape.watch(x_adv)
@@ -313,13 +313,15 @@ class Pix2Pix(keras.Model):
             self._apply(self.discriminator_optimizer, discriminator_tape.gradient(judgement, variables), variables)
         return losses, of_images
 
-    def _judged(self, x_adv: tf.Tensor, clean: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | float]:
+    def _judged(
+        self, discriminator: keras.Model, x_adv: tf.Tensor, clean: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | float]:
         """The discriminator's logits on real patches, and its weighted R1 penalty."""
         if not self.r1:
-            return self.discriminator([x_adv, clean], training=True), 0.0
+            return discriminator([x_adv, clean], training=True), 0.0
         with tf.GradientTape() as tape:
             tape.watch(clean)
-            real = self.discriminator([x_adv, clean], training=True)
+            real = discriminator([x_adv, clean], training=True)
             total = tf.reduce_sum(real)
         return real, self.r1 * gradient_penalty(tape.gradient(total, clean), real)
 

@@ -167,6 +167,8 @@ def test_all_of_it_interrupted_and_again(study, monkeypatch, capsys):
 def test_what_is_refused_before_anything_is_attacked(study, patches, monkeypatch):
     with pytest.raises(ValueError, match="Expected 8 photographs. Received 7"):
         study(dataclasses.replace(SCALES["smoke"], photographs=8))
+    with pytest.raises(ValueError, match="Expected 6 photographs of per_class=2 in a folder.*Received 1 folders"):
+        study(dataclasses.replace(SCALES["smoke"], per_class=2))
     with pytest.raises(ValueError, match="1,000 classes with photographs of the demonstration.*Received 10 classes"):
         study(classes=10)
     with pytest.raises(FileNotFoundError):
