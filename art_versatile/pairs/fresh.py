@@ -25,7 +25,8 @@ ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM")
 
 # What RandomViews.dataset may be asked for, as that is how its pairs are; and what makes no difference then.
 _AS_DRAWN: dict[str, Any] = {
-    "crop": None, "flip": False, "scale": (1.0, 1.0), "clean_share": 0, "labels": False, "attacks": None, "marked": None,
+    "crop": None, "flip": False, "scale": (1.0, 1.0), "clean_share": 0, "labels": False, "attacks": None,
+    "marked": None,
 }  # fmt: skip
 _NO_MATTER = ("crop_step", "whole", "drop_remainder", "shuffle", "shuffle_buffer")
 
@@ -159,8 +160,8 @@ class RandomViews(Pairs):
         :param repeat: Go on for ever; otherwise each pass is the first epoch.
         :param first_epoch: Number of the first epoch.
         :param others: ``crop=None``, ``flip=False``, ``scale=(1.0, 1.0)``, ``clean_share=0``, ``labels=False``,
-            ``attacks=None``, ``marked=None``; ``crop_step``, ``whole``, ``drop_remainder``, ``shuffle`` and ``shuffle_buffer`` with any
-            value, as they change nothing then.
+            ``attacks=None``, ``marked=None``; ``crop_step``, ``whole``, ``drop_remainder``, ``shuffle`` and
+            ``shuffle_buffer`` with any value, as they change nothing then.
         :raises ValueError: If another value is asked for.
         :raises TypeError: If a parameter is unknown.
         """
