@@ -24,7 +24,8 @@ __all__ = ["reproduce_updates", "update", "weights"]
 
 weights = typer.Typer(
     rich_markup_mode=None,
-    help="The weights that ship and one's own, with what they were updated from.",
+    help="The weights that ship and those in folders, each with its parent, the weights that it was updated from. "
+    "Nothing is overwritten by an update: to roll it back, choose the parent.",
 )
 
 
@@ -230,11 +231,7 @@ def listing(
         list[Path] | None, typer.Option("--in", help="Folders to look in; the current one by default.")
     ] = None,
 ) -> None:
-    """
-    List the weights that ship and those in folders, each with the weights that it was updated from.
-
-    To roll an update back, choose its parent: nothing is overwritten by an update.
-    """
+    """List the weights that ship and those in folders."""
     if context.invoked_subcommand is not None:
         return
     with reported():
