@@ -7,6 +7,8 @@ classifier in their place.
 from __future__ import annotations
 
 import logging
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,41 +131,64 @@ def check_classifier(name: str | Path) -> str:
     """
     Check what :func:`load_classifier` is to load, without loading Keras.
 
-    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file.
+    :param name: See :func:`load_classifier`.
     :return: A short name: the key, or the file's without its folder and ending.
-    :raises ValueError: If there is no classifier of that name.
+    :raises ValueError: If there is no classifier of that name, or the range of its pixels is none.
     :raises FileNotFoundError: If there is no such file.
     """
-    if Path(name).suffix == ".keras":
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"Expected a .keras file of a classifier. Received {str(name)!r}: there is none.")
-        return Path(name).stem
-    if name not in CLASSIFIERS:
+    base, after = _parts(name)
+    if Path(base).suffix == ".keras":
+        if not Path(base).is_file():
+            raise FileNotFoundError(f"Expected a .keras file of a classifier. Received {base!r}: there is none.")
+        _pixels(after)
+        return Path(base).stem
+    if base not in CLASSIFIERS or (after is not None and base != "inception_v3"):
         raise ValueError(f"Expected a classifier in {sorted(CLASSIFIERS)}, or a .keras file. Received {str(name)!r}.")
-    return str(name)
+    if after is not None and not Path(after).is_file():
+        raise FileNotFoundError(f"Expected a file of Inception-v3's weights. Received {after!r}: there is none.")
+    return base
 
 
 def load_classifier(name: str | Path, image_size: int = 256, **kwargs: Any) -> TensorFlowV2Classifier:
     """
     The classifier of that name, or in that file.
 
-    :param name: A key of ``CLASSIFIERS``, or a ``.keras`` file of a model (N, H, W, 3) in [0, 1] -> (N, classes), of
-        which Keras runs no code (safe mode). Attacks need logits: a softmax at its end is left out, with a warning in
-        the log.
+    :param name: A key of ``CLASSIFIERS``; "inception_v3:FILE" reads its weights from a file (:func:`inception_v3`). Or
+        a ``.keras`` file of a model (N, H, W, 3) in [0, 1] -> (N, classes), of which Keras runs no code (safe mode);
+        "FILE.keras:0,255" says that it takes pixels from 0 to 255. Attacks need logits: a softmax at its end is left
+        out, with a warning in the log.
     :param image_size: Height and width in pixels; a model in a file that takes one size alone keeps its own.
     :param kwargs: Passed on to a classifier of this package.
-    :return: The ART classifier.
+    :return: The ART classifier, of pixels in [0, 1] in any case.
     :raises ValueError: If the name is unknown, or the file holds no such model, or one that answers probabilities by
         other means than a softmax at its end.
     :raises FileNotFoundError: If there is no such file.
     """
     check_classifier(name)
-    if Path(name).suffix == ".keras":
-        return _from_file(Path(name), image_size)
-    return CLASSIFIERS[str(name)](image_size, **kwargs)
+    base, after = _parts(name)
+    if Path(base).suffix == ".keras":
+        return _from_file(Path(base), image_size, _pixels(after))
+    return CLASSIFIERS[base](image_size, **({} if after is None else {"weights": after}), **kwargs)
 
 
-def _from_file(path: Path, image_size: int) -> TensorFlowV2Classifier:
+def _parts(name: str | Path) -> tuple[str, str | None]:
+    """A name or a file, and what stands after the colon that follows it."""
+    match = re.fullmatch(r"(inception_v3|.*\.keras):(.*)", str(name), re.DOTALL)
+    return (str(name), None) if match is None else (match[1], match[2])
+
+
+def _pixels(text: str | None) -> tuple[float, float]:
+    """A range of pixels, as "0,255"."""
+    try:
+        low, high = (0.0, 1.0) if text is None else (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise ValueError(f"Expected a range of pixels after the colon, as 0,255 or -1,1. Received {text!r}.")
+    return low, high
+
+
+def _from_file(path: Path, image_size: int, pixels: tuple[float, float]) -> TensorFlowV2Classifier:
     import keras
 
     try:
@@ -181,6 +206,10 @@ def _from_file(path: Path, image_size: int) -> TensorFlowV2Classifier:
         )
     size = int(given[0][1] or image_size)
     model = _with_logits(model, path)
+    if pixels != (0.0, 1.0):
+        low, high = pixels
+        image = keras.Input(given[0][1:])
+        model = keras.Model(image, model(keras.layers.Rescaling(high - low, low)(image)), name=model.name)
     _check_prediction(model, size, path)
     return wrap(model, size, int(received[0][1]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import io
 import logging
@@ -56,13 +57,16 @@ def list_images(path: str | Path) -> list[Path]:
     return found
 
 
-def load_image(path: str | Path, size: int | None = None, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def load_image(
+    path: str | Path, size: int | None = None, *, stretch: bool = False, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """
     Read one image.
 
     :param path: The file, 8 or 16 bits a channel; its EXIF rotation is applied, transparency dropped.
     :param size: Height and width in pixels: the short side is resized to it (bicubic), the centre kept. None leaves the
         image as it is.
+    :param stretch: Resize the whole image to ``size`` instead, whatever its proportions, as the paper does.
     :param max_pixels: Height times width of the file at most; a larger one is refused before it is decoded. Pillow's
         own limit, 178,956,970, holds besides.
     :return: (H, W, 3) float32 in [0, 1].
@@ -88,22 +92,24 @@ def load_image(path: str | Path, size: int | None = None, *, max_pixels: int = M
     except Exception as err:  # on a damaged file Pillow's decoders raise errors of any kind
         raise ValueError(f"Expected a readable image. Received {path}: {err}") from err
     if size is not None:
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        fit = image.resize if stretch else functools.partial(ImageOps.fit, image)
+        image = fit((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image, np.float32) / 255.0
 
 
-def load_images(paths: str | Path | Iterable[str | Path], size: int) -> np.ndarray:
+def load_images(paths: str | Path | Iterable[str | Path], size: int, *, stretch: bool = False) -> np.ndarray:
     """
     Read images into one batch.
 
     :param paths: A folder, a file, or files.
     :param size: Height and width in pixels; see :func:`load_image`.
+    :param stretch: See :func:`load_image`.
     :return: (N, size, size, 3) float32 in [0, 1].
     """
     files = list_images(paths) if isinstance(paths, str | Path) else [Path(p) for p in paths]
     if not files:
         raise ValueError("Expected at least one image file. Received none.")
-    return np.stack([load_image(file, size) for file in files])
+    return np.stack([load_image(file, size, stretch=stretch) for file in files])
 
 
 def random_view(
@@ -221,6 +227,9 @@ def labelled_images(
     size: int,
     *,
     limit: int | None = None,
+    per_class: int | None = None,
+    stretch: bool = False,
+    seed: int = 0,
     file: str = "file",
     label: str = "label",
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -234,11 +243,14 @@ def labelled_images(
     :param table: The table, see :func:`read_labels`.
     :param size: Height and width in pixels; see :func:`load_image`.
     :param limit: At most so many; None takes all.
+    :param per_class: So many of each class, drawn at random, in the order of the table; the paper's sampling.
+    :param stretch: See :func:`load_image`.
+    :param seed: Of the draws.
     :param file: Column of the file names.
     :param label: Column of the class indices.
     :return: (N, size, size, 3) float32 in [0, 1]; class indices (N,); names of the files.
-    :raises ValueError: If the table names no image of the folder, several images have a bare name in it, or two rows
-        give one image different classes.
+    :raises ValueError: If the table names no image of the folder, several images have a bare name in it, two rows give
+        one image different classes, or a class has fewer images than ``per_class``.
     """
     rows = _read_rows(table, file, label)
     labels = _complete(rows, table)
@@ -256,8 +268,27 @@ def labelled_images(
             )
     complete = [name for name, index in rows if name and index]
     _tell_unused(table, len(rows), len(rows) - len(complete), [name for name in complete if name not in found])
-    names = list(named.values())[:limit]
-    return load_images([found[name] for name in names], size), np.array([labels[name] for name in names]), names
+    names = list(named.values())
+    if per_class is not None:
+        names = _drawn(names, labels, check_integer("per_class", per_class), seed)
+    names = names[:limit]
+    return (
+        load_images([found[name] for name in names], size, stretch=stretch),
+        np.array([labels[name] for name in names]),
+        names,
+    )
+
+
+def _drawn(names: Sequence[str], labels: dict[str, int], per_class: int, seed: int) -> list[str]:
+    """So many names of each class, in their order."""
+    rng = np.random.default_rng(seed)
+    chosen: set[str] = set()
+    for index in sorted({labels[name] for name in names}):
+        members = [name for name in names if labels[name] == index]
+        if len(members) < per_class:
+            raise ValueError(f"Expected at least {per_class} images of each class. Received {len(members)} of {index}.")
+        chosen.update(members[row] for row in rng.permutation(len(members))[:per_class])
+    return [name for name in names if name in chosen]
 
 
 def match_names(names: Iterable[str], files: Sequence[Path], folder: str | Path) -> dict[str, Path]:

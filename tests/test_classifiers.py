@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from art_versatile import classifiers
 from art_versatile.classifiers import (
+    CLASSIFIERS,
+    check_classifier,
     class_names,
     inception_v3,
     load_classifier,
@@ -176,6 +178,32 @@ class TestKerasFile:
         x = np.random.default_rng(0).random((2, size, size, 3)).astype(np.float32)
         expected = keras.models.load_model(path)(x).numpy()
         np.testing.assert_allclose(classifier.predict(x), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(("side", "after", "low", "high"), [(None, "0,255", 0, 255), (32, "-1,1", -1, 1)])
+    def test_pixels_of_another_range(self, save, side, after, low, high):
+        path = save(keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5), side=side)
+        classifier = load_classifier(f"{path}:{after}", 32)
+        x = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+        expected = keras.models.load_model(path)(low + x * (high - low)).numpy()
+        np.testing.assert_allclose(classifier.predict(x), expected, rtol=1e-4, atol=1e-4)
+        assert tuple(classifier.clip_values) == (0, 1)
+        assert check_classifier(f"{path}:{after}") == "mine"
+
+    @pytest.mark.parametrize("after", ["", "0", "1,0", "a,b", "0,inf", "0,1,2"])
+    def test_no_range(self, save, after):
+        with pytest.raises(ValueError, match="Expected a range of pixels after the colon"):
+            check_classifier(f"{save(keras.layers.GlobalAveragePooling2D())}:{after}")
+
+    def test_weights_of_inception_from_a_file(self, tmp_path, monkeypatch):
+        file = tmp_path / "inception.weights.h5"
+        with pytest.raises(FileNotFoundError, match="Expected a file of Inception-v3's weights"):
+            check_classifier(f"inception_v3:{file}")
+        file.touch()
+        monkeypatch.setitem(CLASSIFIERS, "inception_v3", lambda size, weights="imagenet": (size, weights))
+        assert check_classifier(f"inception_v3:{file}") == "inception_v3"
+        assert load_classifier(f"inception_v3:{file}", 299) == (299, str(file))
+        with pytest.raises(ValueError, match="Expected a classifier in"):
+            check_classifier(f"efficientnet_lite0:{file}")
 
     @pytest.mark.parametrize("end", ["activation", "layer", "activation layer", "operation", "nested", "none"])
     def test_a_softmax_at_the_end_is_left_out(self, tmp_path, caplog, end):

@@ -126,6 +126,15 @@ class TestLoadImage:
         x = load_image(save(picture, tmp_path / "x.png"), 40)
         np.testing.assert_array_equal((x * 255).round(), picture[crop])
 
+    def test_stretched_the_whole_image_is_resized(self, tmp_path):
+        rng = np.random.default_rng(0)
+        image = Image.fromarray(rng.integers(0, 256, (8, 24, 3), np.uint8))
+        image.save(tmp_path / "a.png")
+        got = load_image(tmp_path / "a.png", 16, stretch=True)
+        np.testing.assert_array_equal(
+            got, np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)) / np.float32(255)
+        )
+
     def test_the_short_side_is_resized(self, tmp_path):
         rows, columns = np.mgrid[0:80, 0:120]
         picture = np.stack([rows * 2, columns * 2, rows + columns], -1).astype(np.uint8)
@@ -371,6 +380,21 @@ class TestLabelledImages:
     def test_the_first(self, folder):
         given = {"file": "name", "label": "class", "limit": 1}
         assert labelled_images(folder / "pictures", folder / "table.csv", 4, **given)[2] == ["2.png"]
+
+    def test_so_many_of_each_class(self, tmp_path):
+        for number in range(12):
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        table = tmp_path / "t.csv"
+        table.write_text("file,label\n" + "".join(f"{i}.png,{i % 3}\n" for i in range(12)))
+        x, y, names = labelled_images(tmp_path, table, 4, per_class=2, seed=5)
+        assert sorted(y) == [0, 0, 1, 1, 2, 2]
+        assert names == sorted(names, key=lambda name: int(name.split(".")[0]))
+        assert [round(255 * float(image[0, 0, 0])) for image in x] == [int(name.split(".")[0]) for name in names]
+        drawn = [labelled_images(tmp_path, table, 4, per_class=2, seed=seed)[2] for seed in (5, 5, 6, 7)]
+        assert drawn[0] == drawn[1]
+        assert len({tuple(d) for d in drawn}) > 1
+        with pytest.raises(ValueError, match="Expected at least 5 images of each class. Received 4 of 0"):
+            labelled_images(tmp_path, table, 4, per_class=5)
 
     def test_none_of_them(self, folder):
         (folder / "table.csv").write_text("name,class\nabsent.png,7\n")

@@ -24,17 +24,29 @@ Images = Annotated[Path | None, typer.Argument(help="A folder of photographs; by
 Labels = Annotated[Path | None, typer.Argument(help="CSV table of their classes.")]
 FileColumn = Annotated[str, typer.Option(help="Column of the file names.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of the class index.")]
+PerClass = Annotated[
+    int | None, typer.Option(min=1, help="So many images of each class, drawn at random; 5 in the paper.")
+]
+Stretch = Annotated[
+    bool, typer.Option(help="Resize images whole, as the paper does; by default the centre square is kept.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many labelled images.")]
 Classifier = Annotated[
-    str, typer.Option(help="Name of a classifier of this package, or a .keras file (pixels in 0..1 to logits).")
+    str,
+    typer.Option(
+        help="Name of a classifier of this package (inception_v3:FILE reads weights), or a .keras file (pixels in 0..1 "
+        "to logits; FILE.keras:0,255 for another range)."
+    ),
 ]
 Weights = Annotated[str, typer.Option(help="Name of shipped weights, or a folder of weights.")]
 ImageSize = Annotated[int, typer.Option(min=32, help="Height and width in pixels.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images attacked at once.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")]
 Effort = Annotated[str, typer.Option(help="How hard the attacks try: quick or paper.")]
+MAX_PIXELS = 50_000_000  # art_versatile.images.MAX_PIXELS, without its imports; a test compares them
 EFFORTS = ("quick", "paper")
 NONE = "none"
+ROWS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
 def folder(text: str) -> Any:
@@ -187,10 +199,21 @@ def check_effort(effort: str) -> str:
 
 
 def chosen_images(
-    images: Path | None, labels: Path | None, file_column: str, label_column: str, limit: int | None, size: int
+    images: Path | None,
+    labels: Path | None,
+    file_column: str,
+    label_column: str,
+    limit: int | None,
+    size: int,
+    *,
+    per_class: int | None = None,
+    stretch: bool = False,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, list[str], str]:
     """Images, classes, names of the files, name of the set: the user's, or the demonstration's."""
     if images is None and labels is None:
+        if per_class is not None or stretch:
+            raise ValueError("Expected a folder and a table of labels with --per-class or --stretch. Received neither.")
         from art_versatile.images import demo_images
 
         return *demo_images(limit or 20, size), "foolbox ImageNet samples"
@@ -198,8 +221,17 @@ def chosen_images(
         raise ValueError("Expected both a folder and a table of labels, or neither. Received one.")
     from art_versatile.images import labelled_images
 
-    x, y, names = labelled_images(images, labels, size, limit=limit, file=file_column, label=label_column)
-    return x, y, names, f"{images.name}, first {len(x)}"
+    drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
+    x, y, names = labelled_images(images, labels, size, limit=limit, file=file_column, label=label_column, **drawn)
+    chosen = f"first {len(x)}" if per_class is None else f"{len(x)}, {per_class} of each class, seed {seed}"
+    return x, y, names, f"{images.name}, {chosen}" + (", stretched" if stretch else "")
+
+
+def half(x: np.ndarray, y: np.ndarray, rows: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and classes of all rows, or of every other one, counted from 0 (:data:`ROWS`)."""
+    if not len(y[ROWS[rows]]):
+        raise ValueError(f"Expected {rows} rows in the table. Received none.")
+    return x[ROWS[rows]], y[ROWS[rows]]
 
 
 def class_names_of(classifier: Any) -> list[str]:

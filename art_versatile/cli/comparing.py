@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,13 +17,13 @@ from art_versatile.cli.common import (
     LabelColumn,
     Labels,
     Limit,
+    PerClass,
     Seed,
+    Stretch,
     reported,
 )
 
 __all__ = ["compare"]
-
-ROWS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
 @reported()
@@ -39,6 +39,8 @@ def compare(
         str, typer.Option(help="Of the table: all, even or odd, counted from 0: one half to choose on.")
     ] = "all",
     limit: Limit = None,
+    per_class: PerClass = None,
+    stretch: Stretch = False,
     classifier: Annotated[
         list[str] | None,
         typer.Option(help="As in evaluate; several, EfficientNet-Lite0 by default. NAME=FILE.keras gives it a name."),
@@ -64,7 +66,7 @@ def compare(
     from art_versatile.classifiers import check_classifier
     from art_versatile.experiments.robustness import Plan
 
-    check_choice("rows", rows, tuple(ROWS))
+    check_choice("rows", rows, tuple(common.ROWS))
     main_eps, *other_eps = common.shares(eps).values()
     plan = Plan(
         eps=main_eps,
@@ -82,7 +84,8 @@ def compare(
     chosen = dict.fromkeys(weights or ("compact",))
     for name in chosen:
         common.check_weights(name)
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
+    common.chosen_images(images, labels, file_column, label_column, 1, image_size, **drawn)
     common.load_tensorflow()
     from art_versatile.experiments.comparison import compare as run
     from art_versatile.purifier import VersatilePurifier
@@ -90,9 +93,11 @@ def compare(
     targets, sets, dataset = {}, {}, ""
     for name, file in files.items():
         target, size, called = common.classifier_of_size(file, image_size)
-        x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, None, size)
+        x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, None, size, **drawn)
         called = called if name == file else f"{name} at {size}x{size}"
-        targets[called], sets[called] = target, (x[ROWS[rows]], y[ROWS[rows]])
+        if called in targets:
+            raise ValueError(f"Expected classifiers of different names, as NAME=FILE.keras. Received {called!r} twice.")
+        targets[called], sets[called] = target, common.half(x, y, rows)
     purifiers = {f"VersatilePurifier, {Path(name).name}": VersatilePurifier.from_pretrained(name) for name in chosen}
     if len(purifiers) < len(chosen):
         raise ValueError(f"Expected weights of different names. Received {list(chosen)}.")

@@ -19,7 +19,9 @@ from art_versatile.cli.common import (
     LabelColumn,
     Labels,
     Limit,
+    PerClass,
     Seed,
+    Stretch,
     Weights,
     reported,
 )
@@ -61,6 +63,8 @@ def evaluate(
     file_column: FileColumn = "file",
     label_column: LabelColumn = "label",
     limit: Limit = None,
+    per_class: PerClass = None,
+    stretch: Stretch = False,
     classifier: Classifier = "efficientnet_lite0",
     weights: Weights = "compact",
     eps: Annotated[
@@ -106,14 +110,15 @@ def evaluate(
     for name in (classifier, *([] if surrogate is None else [surrogate])):
         check_classifier(name)
     common.check_weights(weights)
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
+    common.chosen_images(images, labels, file_column, label_column, 1, image_size, **drawn)
     common.say_resumed(out / "records.json")
     common.load_tensorflow()
     from art_versatile.purifier import VersatilePurifier
 
     target, size, called = common.classifier_of_size(classifier, image_size)
     other = None if surrogate is None else common.classifier_of_size(surrogate, size)[0]
-    x, y, names, dataset = common.chosen_images(images, labels, file_column, label_column, limit, size)
+    x, y, names, dataset = common.chosen_images(images, labels, file_column, label_column, limit, size, **drawn)
     with common.console().status("attacking"):
         found = run(
             target,

@@ -34,6 +34,9 @@ def purify(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Image files or folders.")],
     out: Annotated[Path, common.folder("Folder for the purified PNG files.")],
     weights: Weights = "compact",
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Height times width; larger images are skipped and named.")
+    ] = common.MAX_PIXELS,
     force: Annotated[bool, typer.Option(help="Make files anew that are there.")] = False,
 ) -> None:
     """
@@ -57,7 +60,7 @@ def purify(
         purifier = VersatilePurifier.from_pretrained(weights)
         for target, file in tqdm(todo.items(), desc="purify", unit="image"):
             try:
-                save_png(purifier(load_image(file)[None])[0][0], target)
+                save_png(purifier(load_image(file, max_pixels=max_pixels)[None])[0][0], target)
             except (ValueError, OSError) as err:
                 failures.append(f"{file}: {err}")
     for failure in failures:

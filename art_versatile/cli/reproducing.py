@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["paper_table", "reproduce"]
 
-ROWS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 # Options of given purifiers; at a scale --set has the sizes.
 _OF_GIVEN = (
     "limit",
@@ -169,7 +168,7 @@ def paper_table(
     results: Annotated[Path, typer.Argument(help="The folder results of reproduce --scale.")],
     into: Annotated[
         Path | None,
-        typer.Option(help="A Markdown file: the table is put between its lines <!-- paper-table --> and its end."),
+        typer.Option(help="A Markdown file: the table is put between its marks, comments as in README."),
     ] = None,
 ) -> None:
     """Table 2 from the records of reproduce --scale, in Markdown, the paper's figures in brackets."""
@@ -208,12 +207,12 @@ def _print_plan(scale: Scale, vgg16: Path | None, peak: float, share: float) -> 
     import dataclasses
 
     common.load_tensorflow()
-    from art_versatile.classifiers import load_classifier
+    from art_versatile.classifiers import CLASSIFIERS, load_classifier
     from art_versatile.experiments.paper_scale import plan_stages, plan_table
     from art_versatile.experiments.paper_study import network_costs
     from art_versatile.pix2pix import PerceptualLoss
 
-    unread: dict[str, Any] = {} if scale.classifier.endswith(".keras") else {"weights": None}
+    unread: dict[str, Any] = {"weights": None} if scale.classifier in CLASSIFIERS else {}
     model = load_classifier(scale.classifier, scale.image_size, **unread).model
     costs = network_costs(scale, model, _perceptual(scale, vgg16) or PerceptualLoss.vgg19(None))
     table = plan_table(plan_stages(scale, costs), scale, costs, peak=1e12 * peak, share=share)
@@ -250,7 +249,7 @@ def _run(
     from art_versatile._checks import check_choice
     from art_versatile.images import list_images
 
-    check_choice("rows", rows, tuple(ROWS))
+    check_choice("rows", rows, tuple(common.ROWS))
     if not photographs:
         raise ValueError("Expected --images, a folder of training photographs, with --scale. Received none.")
     for folder in photographs:
@@ -289,7 +288,4 @@ def _half(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Images, classes and name of the set, of all rows or of every other one."""
     x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, None, size)
-    x, y = x[ROWS[rows]], y[ROWS[rows]]
-    if not len(x):
-        raise ValueError(f"Expected {rows} rows in the table. Received none.")
-    return x, y, dataset if rows == "all" else f"{dataset}, {rows} rows"
+    return *common.half(x, y, rows), dataset if rows == "all" else f"{dataset}, {rows} rows"

@@ -11,6 +11,7 @@ from typer.main import get_command
 import art_versatile
 from art_versatile import cli
 from art_versatile.cli import common
+from art_versatile.images import MAX_PIXELS
 
 COMMANDS = get_command(cli.app).commands
 GROUPS = ("printed", "weights")
@@ -148,3 +149,7 @@ def test_app(run, monkeypatch, missing):
     assert given[0][0] == ("efficientnet_lite1", "compact", 7000)
     assert given[1:] == ["called", "called"]
     assert "127.0.0.1:7000" in result.output
+
+
+def test_the_limit_of_pixels_is_that_of_the_images():
+    assert common.MAX_PIXELS == MAX_PIXELS

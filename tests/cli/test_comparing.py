@@ -28,6 +28,8 @@ def test_two_classifiers_on_one_half(run, labelled, tiny, weights, tmp_path):
     ("arguments", "message"),
     [
         (("--rows", "third"), "Expected rows to be one of"),
+        (("--per-class", 2), "Expected at least 2 images of each class"),
+        (("--classifier", "mine=missing.keras:0,255"), "Expected a .keras file"),
         (("--classifier", "mine=missing.keras"), "Expected a .keras file"),
         (("--weights", "missing"), "Received 'missing'"),
         (("--attacks", "x"), "Expected attacks to be one of"),

@@ -65,6 +65,7 @@ class TestEvaluate:
             (("--label-column", "missing"), "Expected the columns"),
             (("--classifier", "missing"), "Expected a classifier in"),
             (("--surrogate", "missing.keras"), "Expected a .keras file"),
+            (("--per-class", 3), "Expected at least 3 images of each class"),
         ],
     )
     def test_refused(self, refuses, labelled, arguments, message):

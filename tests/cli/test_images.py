@@ -49,6 +49,12 @@ class TestPurify:
         assert "2 of 3 images" in result.output
         assert sorted(p.name for p in (tmp_path / "out").rglob("*.png")) == ["a.png", "b.png"]
 
+    def test_larger_images_than_allowed_are_named_and_skipped(self, run, pictures, weights, tmp_path):
+        given = ("--out", tmp_path / "out", "--weights", weights, "--max-pixels", 40 * 30 - 1)
+        result = run("purify", pictures, *given)
+        assert result.exit_code == 1
+        assert "40 x 30 pixels, more than max_pixels=1,199" in result.output.replace("30 x 40", "40 x 30")
+
     def test_two_images_of_one_name(self, run, pictures, weights, tmp_path):
         Image.new("RGB", (8, 8)).save(pictures / "a.webp")
         result = run("purify", pictures, "--out", tmp_path / "out", "--weights", weights)
