@@ -132,7 +132,7 @@ def check_classifier(name: str | Path) -> str:
     Check what :func:`load_classifier` is to load, without loading Keras.
 
     :param name: See :func:`load_classifier`.
-    :return: A short name: the key, or the file's without its folder and ending.
+    :return: A short name: the key, or the file's without its folder and ending; with what follows the colon.
     :raises ValueError: If there is no classifier of that name, or the range of its pixels is none.
     :raises FileNotFoundError: If there is no such file.
     """
@@ -140,13 +140,13 @@ def check_classifier(name: str | Path) -> str:
     if Path(base).suffix == ".keras":
         if not Path(base).is_file():
             raise FileNotFoundError(f"Expected a .keras file of a classifier. Received {base!r}: there is none.")
-        _pixels(after)
-        return Path(base).stem
+        low, high = _pixels(after)
+        return Path(base).stem + ("" if after is None else f" ({low:g} to {high:g})")
     if base not in CLASSIFIERS or (after is not None and base != "inception_v3"):
         raise ValueError(f"Expected a classifier in {sorted(CLASSIFIERS)}, or a .keras file. Received {str(name)!r}.")
     if after is not None and not Path(after).is_file():
         raise FileNotFoundError(f"Expected a file of Inception-v3's weights. Received {after!r}: there is none.")
-    return base
+    return base if after is None else f"{base} ({Path(after).stem})"
 
 
 def load_classifier(name: str | Path, image_size: int = 256, **kwargs: Any) -> TensorFlowV2Classifier:

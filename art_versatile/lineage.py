@@ -60,7 +60,7 @@ def find_weights(folders: Iterable[str | Path] = (), *, depth: int = 3) -> list[
     for folder in folders:
         cards = {card for level in range(depth + 1) for card in Path(folder).glob("*/" * level + weights.CARD)}
         for path in sorted(cards):
-            if any(part.startswith(".") and part not in (".", "..") for part in path.parts):
+            if any(part.startswith(".") and part not in (".", "..") for part in path.relative_to(folder).parts):
                 continue
             try:
                 found.append(Listed(str(path.parent), weights.read_card(path.parent)))

@@ -187,7 +187,7 @@ class TestKerasFile:
         expected = keras.models.load_model(path)(low + x * (high - low)).numpy()
         np.testing.assert_allclose(classifier.predict(x), expected, rtol=1e-4, atol=1e-4)
         assert tuple(classifier.clip_values) == (0, 1)
-        assert check_classifier(f"{path}:{after}") == "mine"
+        assert check_classifier(f"{path}:{after}") == f"mine ({low} to {high})"
 
     @pytest.mark.parametrize("after", ["", "0", "1,0", "a,b", "0,inf", "0,1,2"])
     def test_no_range(self, save, after):
@@ -200,7 +200,7 @@ class TestKerasFile:
             check_classifier(f"inception_v3:{file}")
         file.touch()
         monkeypatch.setitem(CLASSIFIERS, "inception_v3", lambda size, weights="imagenet": (size, weights))
-        assert check_classifier(f"inception_v3:{file}") == "inception_v3"
+        assert check_classifier(f"inception_v3:{file}") == "inception_v3 (inception.weights)"
         assert load_classifier(f"inception_v3:{file}", 299) == (299, str(file))
         with pytest.raises(ValueError, match="Expected a classifier in"):
             check_classifier(f"efficientnet_lite0:{file}")

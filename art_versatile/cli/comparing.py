@@ -78,7 +78,10 @@ def compare(
         batch_size=batch_size,
         seed=seed,
     )
-    files = dict(_called(text) for text in classifier or ("efficientnet_lite0",))
+    called_files = [_called(text) for text in classifier or ("efficientnet_lite0",)]
+    files = dict(called_files)
+    if len(files) < len(called_files):
+        raise ValueError(f"Expected classifiers of different names. Received {[name for name, _ in called_files]}.")
     for file in files.values():
         check_classifier(file)
     chosen = dict.fromkeys(weights or ("compact",))
@@ -111,4 +114,5 @@ def compare(
 def _called(text: str) -> tuple[str, str]:
     """What a classifier is called, and its name or file."""
     name, equals, file = text.partition("=")
-    return (name, file) if equals and name and file else (text, text)
+    # In a path, or in a path after a colon, the sign is a part of it.
+    return (name, file) if equals and name and file and not set("/\\:") & set(name) else (text, text)

@@ -154,7 +154,7 @@ def certify(
     classifier: Classifier = "efficientnet_lite0",
     weights: Annotated[
         str, typer.Option(help="Name of shipped weights, a folder of weights, or none: no purifier.")
-    ] = "smooth",
+    ] = common.NONE,
     sigma: Annotated[
         float, typer.Option(min=1e-6, max=10, help="Standard deviation of the noise, a share of the pixel range.")
     ] = 0.25,

@@ -260,6 +260,9 @@ def train(
     best = f" and {out / 'best'}" * (validation is not None or watch is not None)
     if result.overfitted:
         typer.echo(f"stopped: catastrophic overfitting; the weights to use are those of {out / 'best'}")
+    if pixel_start and not (out / "last").exists():
+        typer.echo(f"{len(result.history)} epochs of the pixel start; call again with --resume to go on")
+        return
     typer.echo(f"{len(result.history)} epochs; weights in {out / 'last'}{best}")
 
 

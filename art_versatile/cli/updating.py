@@ -135,7 +135,7 @@ def update(
     if not found.accepted:
         typer.echo(
             f"refused: no epoch was better on the new attacks with a drop of at most {tolerance:g} on the old ones; "
-            "nothing written",
+            f"nothing written to {out / 'updated'}",
             err=True,
         )
         raise typer.Exit(1)

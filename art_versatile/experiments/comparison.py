@@ -114,7 +114,7 @@ def comparison_table(records: Iterable[EvaluationRecord]) -> TextTable:
 
     records = list(records)
     attacks = list(dict.fromkeys(r.attack for r in records if r.attack != CLEAN))
-    budgets = list(dict.fromkeys(r.eps for r in records if r.norm == "inf" and r.eps is not None))
+    budgets = list(dict.fromkeys(r.eps for r in records if r.norm == "inf" and r.eps is not None)) or [None]
     rows = []
     for classifier in dict.fromkeys(r.classifier for r in records):
         own = [r for r in records if r.classifier == classifier]
@@ -127,7 +127,7 @@ def comparison_table(records: Iterable[EvaluationRecord]) -> TextTable:
                 rows.append(
                     (
                         f"{classifier} (n = {clean.n})",
-                        f"{eps * 255:.3g}/255",
+                        "–" if eps is None else f"{eps * 255:.3g}/255",
                         "no defence" if defence == NO_DEFENCE else defence,
                         f"{clean.accuracy:.1%}",
                         *(f"{at[a].accuracy:.1%}" if a in at else "" for a in attacks),
@@ -144,7 +144,7 @@ def comparison_table(records: Iterable[EvaluationRecord]) -> TextTable:
     )
 
 
-def _belongs(record: EvaluationRecord, eps: float, first: float) -> bool:
+def _belongs(record: EvaluationRecord, eps: float | None, first: float | None) -> bool:
     return record.eps == eps if record.norm == "inf" and record.eps is not None else eps == first
 
 

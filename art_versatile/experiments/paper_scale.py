@@ -153,7 +153,7 @@ class Scale:
             several = kind.startswith("tuple")
             read = readers[kind.removeprefix("tuple[").removesuffix(", ...]")]
             try:
-                parts = [read(part.strip()) for part in text.split(",") if part.strip()]
+                parts = [read(part.strip()) for part in ([text] if kind == "str" else text.split(",")) if part.strip()]
             except (ValueError, ZeroDivisionError) as err:
                 raise ValueError(f"Expected {name} as {getattr(self, name)!r} is. Received {text!r}.") from err
             if not several and len(parts) != 1:

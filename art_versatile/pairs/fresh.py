@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = ["INNER", "FreshPairs", "RandomViews", "Recipe", "Victim"]
+
+logger = logging.getLogger(__name__)
 
 ATTACKS = ("FGSM", "BIM", "PGD", "MI-FGSM")
 
@@ -240,7 +243,7 @@ class FreshPairs(RandomViews):
     :param features: Name -> Keras model from pixels in [0, 1] to features.
     :param recipe: What is drawn.
     :param epoch_pairs: Pairs in an epoch.
-    :raises ValueError: If there is no image or no victim.
+    :raises ValueError: If there is no image or no victim, or two victims have one name.
     """
 
     parts = 3
@@ -257,6 +260,10 @@ class FreshPairs(RandomViews):
         self.recipe = Recipe() if recipe is None else recipe
         super().__init__(images, self.recipe.sides, zoom=self.recipe.zoom, epoch_pairs=epoch_pairs)
         self.round_images, self.reuse = self.recipe.round_images, self.recipe.reuse
+        if twice := sorted(set(classifiers) & set(features or {})):
+            raise ValueError(
+                f"Expected classifiers and networks of features of different names. Received {twice} twice."
+            )
         self.victims = {name: Victim(model, logits=True) for name, model in classifiers.items()}
         self.victims |= {name: Victim(model, logits=False) for name, model in (features or {}).items()}
         if not self.victims:
@@ -315,6 +322,8 @@ class Victim:
 
         self.logits = logits
         convolutions = [layer for layer in model.layers if type(layer) is keras.layers.Conv2D]
+        if logits and not convolutions:
+            logger.warning("No convolution is seen in %s: its prediction alone is attacked.", model.name)
         count = min(6, len(convolutions))
         layers = [convolutions[(i + 1) * len(convolutions) // count - 1].output for i in range(count)]
         self._parts: list[keras.Model] = [keras.Model(model.input, output) for output in layers]

@@ -118,7 +118,8 @@ class Training:
         if self.patience is not None and not self.measures:
             raise ValueError("Expected validation pairs or a watch with patience. Received neither.")
         if self.measures and self.monitor is not None:
-            check_choice("monitor", self.monitor, self.measures)
+            # A run that overfits goes back to its best weights: by what says that it does.
+            check_choice("monitor", self.monitor, self.measures if self.watch is None else (PGD_ACCURACY,))
         if self.watch is not None and isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise ValueError("Expected one worker with a watch: each would have to go back. Received several.")
         if self.inner is not None and self.inner.level is not None and self.watch is None:

@@ -31,6 +31,8 @@ def test_two_classifiers_on_one_half(run, labelled, tiny, weights, tmp_path):
         (("--per-class", 2), "Expected at least 2 images of each class"),
         (("--classifier", "mine=missing.keras:0,255"), "Expected a .keras file"),
         (("--classifier", "mine=missing.keras"), "Expected a .keras file"),
+        (("--classifier", "m=a.keras", "--classifier", "m=b.keras"), "Expected classifiers of different names"),
+        (("--classifier", "a/b=c.keras"), "Received 'a/b=c.keras'"),
         (("--weights", "missing"), "Received 'missing'"),
         (("--attacks", "x"), "Expected attacks to be one of"),
     ],

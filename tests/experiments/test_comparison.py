@@ -58,6 +58,15 @@ def test_figures_stand_where_they_belong():
     assert second == ("c (n = 10)", "10.2/255", "no defence", "90.0%", "20.0%", "", "", "20.0%", "24.0 dB")
 
 
+def test_attacks_without_a_budget():
+    facts = {"dataset": "d", "n": 10, "classifier": "c"}
+    clean = EvaluationRecord(**facts, attack="clean", threat_model="clean", correct=9)
+    attacked = EvaluationRecord(**facts, attack="C&W", threat_model="static", norm="2", correct=2, psnr=50.0)
+    assert comparison_table([clean, attacked]).rows == (
+        ("c (n = 10)", "–", "no defence", "90.0%", "20.0%", "20.0%", ""),
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"), [({"limit": 0}, "Expected limit"), ({"images": {}}, "Expected images of each")]
 )
