@@ -456,7 +456,7 @@ class TestBeforeTheAttacks:
             ({"precision": "half"}, "Expected precision to be one of ['float32', "),
             *(({name: 1}, f"Received ['{name}'].") for name in ("flip", "crop", "generator", "preset", "learning_rat")),
             ({"learning_rate": -1.0}, "Expected learning_rate above 0"),
-            ({"patience": 2}, "Expected validation pairs with patience. Received none."),
+            ({"patience": 2}, "Expected validation pairs or a watch with patience. Received neither."),
             ({"validation_data": True, "monitor": "val_accuracy/B"}, "Expected monitor to be one of ['val_clean_acc"),
             ({"scale": (1, 0)}, "Expected scale to be two finite numbers"),
             ({"tensorboard": True}, "Expected out, a folder, with tensorboard or resume. Received None."),
