@@ -114,7 +114,8 @@ def comparison_table(records: Iterable[EvaluationRecord]) -> TextTable:
 
     records = list(records)
     attacks = list(dict.fromkeys(r.attack for r in records if r.attack != CLEAN))
-    budgets = list(dict.fromkeys(r.eps for r in records if r.norm == "inf" and r.eps is not None)) or [None]
+    budgets: list[float | None] = list(dict.fromkeys(r.eps for r in records if r.norm == "inf" and r.eps is not None))
+    budgets = budgets or [None]
     rows = []
     for classifier in dict.fromkeys(r.classifier for r in records):
         own = [r for r in records if r.classifier == classifier]
