@@ -47,7 +47,8 @@ def mirrored_up(generator: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """Images (N, H, W, 3), mirrored at their far edges up to a size that a generator takes; H and W may be unknown."""
     multiple = int(getattr(generator, "size_multiple", 1))
     for axis in (1, 2):
-        more = -tf.shape(images)[axis] % multiple
+        # No remainder of a negative number: ONNX has another one.
+        more = (multiple - tf.shape(images)[axis] % multiple) % multiple
         images = tf.cond(
             tf.equal(more, 0),
             lambda images=images: tf.identity(images),

@@ -33,7 +33,7 @@ def mirrored(images: tf.Tensor, axis: int, before: int | tf.Tensor, after: int |
     """
     size = tf.shape(images)[axis]
     period = tf.maximum(2 * size - 2, 1)
-    place = tf.range(-before, size + after) % period
+    place = tf.abs(tf.range(-before, size + after)) % period  # ONNX has another remainder of negative numbers
     return tf.gather(images, tf.minimum(place, period - place) % size, axis=axis)
 
 
