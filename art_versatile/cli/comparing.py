@@ -94,9 +94,12 @@ def compare(
     from art_versatile.purifier import VersatilePurifier
 
     targets, sets, dataset = {}, {}, ""
+    read: dict[int, Any] = {}  # by size: most classifiers take the same images
     for name, file in files.items():
         target, size, called = common.classifier_of_size(file, image_size)
-        x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, None, size, **drawn)
+        if size not in read:
+            read[size] = common.chosen_images(images, labels, file_column, label_column, None, size, **drawn)
+        x, y, _, dataset = read[size]
         called = called if name == file else f"{name} at {size}x{size}"
         if called in targets:
             raise ValueError(f"Expected classifiers of different names, as NAME=FILE.keras. Received {called!r} twice.")

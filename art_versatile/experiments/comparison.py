@@ -12,7 +12,7 @@ from art_versatile._checks import check_integer
 from art_versatile._files import write_text_atomically
 from art_versatile.evaluation.records import CLEAN, NO_DEFENCE, EvaluationRecord
 from art_versatile.experiments.robustness import Plan, evaluate
-from art_versatile.experiments.targets import right_images
+from art_versatile.experiments.targets import pixels_of, right_images
 
 if TYPE_CHECKING:
     from art_versatile.reports.paper import TextTable
@@ -33,13 +33,11 @@ def simple_defences(classifier: Any) -> dict[str, Any]:
 
     from art_versatile.baselines import GaussianBlur, GaussianNoise
 
-    clip_values = tuple(float(value) for value in classifier.clip_values)
-    first = bool(getattr(classifier, "channels_first", False))
-    pixels: dict[str, Any] = {"clip_values": clip_values, "channels_first": first}
+    pixels = pixels_of(classifier)
     made: tuple[Any, ...] = (
         GaussianNoise(0.02, **pixels),
         GaussianBlur(1.5, **pixels),
-        *(JpegCompression(clip_values, quality=q, channels_first=first, apply_fit=False) for q in (50, 20)),
+        *(JpegCompression(quality=quality, apply_fit=False, **pixels) for quality in (50, 20)),
     )
     return dict(zip(SIMPLE, made, strict=True))
 

@@ -14,7 +14,7 @@ from art_versatile._files import write_text_atomically
 from art_versatile.evaluation.records import EvaluationRecord
 from art_versatile.experiments.printed import printed_table
 from art_versatile.experiments.robustness import Plan, evaluate
-from art_versatile.experiments.targets import right_images
+from art_versatile.experiments.targets import pixels_of, right_images
 from art_versatile.reports.paper import (
     SEEN,
     TRAINED_ON,
@@ -229,7 +229,7 @@ def further_baselines(classifier: Any, seed: int = 0) -> dict[str, Any]:
     """
     from art_versatile import baselines
 
-    pixels = _pixels(classifier)
+    pixels = pixels_of(classifier)
     return {
         "PixelDeflection, R-CAM": baselines.PixelDeflection.notebook(classifier.model, seed=seed, **pixels),
         "GaussianNoise": baselines.GaussianNoise(0.02, seed=seed, **pixels),
@@ -237,18 +237,11 @@ def further_baselines(classifier: Any, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _pixels(classifier: Any) -> dict[str, Any]:
-    return {
-        "clip_values": tuple(classifier.clip_values),
-        "channels_first": bool(getattr(classifier, "channels_first", False)),
-    }
-
-
 def _baselines(classifier: Any, seed: int) -> dict[str, Any]:
     """The paper's comparison defences, for the classifier's pixels."""
     from art_versatile import baselines
 
-    pixels = _pixels(classifier)
+    pixels = pixels_of(classifier)
     return {
         "RandomResizing": baselines.RandomResizing(seed=seed, **pixels),
         "PixelDeflection": baselines.PixelDeflection.code(seed=seed, **pixels),

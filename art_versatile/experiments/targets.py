@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["attacked_classifier", "right_images"]
+__all__ = ["attacked_classifier", "pixels_of", "right_images"]
 
 
 def attacked_classifier(
@@ -51,6 +51,18 @@ def attacked_classifier(
             bounded = len(budgets) > 1 and hasattr(attack, "eps")
             attacks[f"{name} {text}" if bounded else name] = compile_attack(attack)
     return target, attacks
+
+
+def pixels_of(classifier: Any) -> dict[str, Any]:
+    """
+    What a defence of this package is told of a classifier's pixels: ``clip_values`` and ``channels_first``.
+
+    :param classifier: An ART classifier with ``clip_values``.
+    """
+    return {
+        "clip_values": tuple(float(value) for value in classifier.clip_values),
+        "channels_first": bool(getattr(classifier, "channels_first", False)),
+    }
 
 
 def right_images(classifier: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 16) -> list[int]:
