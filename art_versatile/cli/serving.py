@@ -29,9 +29,11 @@ def app(
     common.check_weights(weights)
     with common.ended_by_sigterm():
         page = launch(classifier, weights, port, image_size=image_size, open_browser=open_browser, block=False)
-        typer.echo(f"{page.local_url} (Ctrl-C ends it)")
         try:
+            typer.echo(f"{page.local_url} (Ctrl-C ends it)")
             page.block_thread()
+        except KeyboardInterrupt:
+            pass  # how a server ends; Gradio swallows it too, but not before it waits
         finally:
             page.close()
 
