@@ -26,6 +26,7 @@ CONFIG = {
     "raw_base": False,
     "encoder": None,
     "output_noise": 0.0,
+    "strength": 1.0,
     "seed": 3,
 }
 

@@ -137,6 +137,9 @@ class CompactGenerator(keras.Model):
     :param output_noise: Standard deviation of the noise z added to the output, likewise. What the network leaves of a
         perturbation seldom outlives it. :func:`art_versatile.training.train` leaves it out of the steps: networks that
         were trained with it came out worse.
+    :param strength: How far to go from the image towards the network's answer, and beyond it above 1: image +
+        strength * (answer - image). A loss in pixels makes a network timid: it finds the direction of a perturbation
+        and removes too little of it.
     :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
         keeps of the image carries the noise.
     :param raw_base: Let it mix the image without the noise into the base, too: what looks untouched can be kept.
@@ -150,7 +153,7 @@ class CompactGenerator(keras.Model):
     """
 
     architecture = "compact"
-    full_precision = ("z", "base", "sum", "unpack", "output_z", "purified")
+    full_precision = ("z", "base", "sum", "unpack", "farther", "back", "stronger", "output_z", "purified")
     # A CPU is slow in depthwise convolutions of bfloat16.
     full_precision_on_cpu = ("encoder",)
 
@@ -163,6 +166,7 @@ class CompactGenerator(keras.Model):
         sigmas: Sequence[float] = (0.0, 0.8, 1.6),
         noise: float = 0.05,
         output_noise: float = 0.0,
+        strength: float = 1.0,
         raw_input: bool = False,
         raw_base: bool = False,
         encoder: str | None = None,
@@ -181,6 +185,7 @@ class CompactGenerator(keras.Model):
         sigmas = tuple(check_number("sigmas", sigma, 0, 64) for sigma in sigmas)
         for option, level in (("noise", noise), ("output_noise", output_noise)):
             check_number(option, level, 0, 1)
+        strength = check_number("strength", strength, 0, 4)
         check_bool("raw_input", raw_input)
         check_bool("raw_base", raw_base)
         seed = check_integer("seed", seed, 0)
@@ -238,6 +243,9 @@ class CompactGenerator(keras.Model):
         mix = LowPassMix(sigmas, factor, name="base")
         base = mix(seen, gates, image) if raw_base else mix(seen, gates)
         x = DepthToSpace(factor, name="unpack")(layers.Add(name="sum")([base, x[..., : 3 * pixels]]))
+        if strength != 1.0:
+            farther, back = layers.Rescaling(strength, name="farther"), layers.Rescaling(1.0 - strength, name="back")
+            x = layers.Add(name="stronger")([farther(x), back(image)])
         if output_noise:
             x = Noise(output_noise, seed + 1, name="output_z")(x)
         purified = layers.ReLU(max_value=1.0, name="purified")(x)
@@ -253,6 +261,7 @@ class CompactGenerator(keras.Model):
             "sigmas": sigmas,
             "noise": float(noise),
             "output_noise": float(output_noise),
+            "strength": float(strength),
             "raw_input": bool(raw_input),
             "raw_base": bool(raw_base),
             "encoder": encoder,

@@ -341,6 +341,17 @@ class TestCompact:
         for a, b in ((noise, other), (noise[:1], noise[1:2])):
             assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.05
 
+    @pytest.mark.parametrize("strength", [0.0, 0.5, 1.5])
+    def test_strength(self, strength):
+        """From the image as far towards the answer, or beyond it, as it says; cut at 0 and 1 at the end alone."""
+        options = {**SMALL, "output_noise": 0.05}
+        plain, strong = (trained(CompactGenerator(**options, strength=s)) for s in (1.0, strength))
+        noise = CompactGenerator(**options)(np.full((1, 32, 32, 3), 0.5, np.float32)) - 0.5
+        x = 0.4 + 0.2 * images()
+        answer = plain(x) - noise
+        assert np.abs(answer - x).max() > 0.02
+        np.testing.assert_allclose(strong(x), x + strength * (answer - x) + noise, atol=1e-5)
+
     def test_the_two_noises_differ(self):
         x = np.full((1, 64, 64, 3), 0.5, np.float32)
         options = {"widths": (8,), "blocks": (1,), "sigmas": (0.0,), "seed": 3}
@@ -446,6 +457,7 @@ class TestCompact:
             ({"sigmas": (64, 64), "factor": 16}, "Expected sigmas whose kernels are small at factor 16."),
             ({"noise": -0.1}, "Expected noise to be a number from 0 to 1. Received -0.1."),
             ({"output_noise": 1.1}, "Expected output_noise to be a number from 0 to 1. Received 1.1."),
+            ({"strength": -1}, "Expected strength to be a number from 0 to 4. Received -1."),
             ({"raw_input": "no"}, "Expected raw_input to be True or False"),
             ({"raw_base": 1}, "Expected raw_base to be True or False"),
             ({"seed": -1}, "Expected seed to be an integer of at least 0"),
