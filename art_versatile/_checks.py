@@ -11,6 +11,7 @@ __all__ = [
     "check_batch_size",
     "check_bool",
     "check_choice",
+    "check_classifier",
     "check_clip_values",
     "check_images",
     "check_integer",
@@ -162,6 +163,17 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"Expected {name} to be one of {list(choices)}. Received {value!r}.")
     return value
+
+
+def check_classifier(classifier: Any) -> None:
+    """
+    Check the kind of a classifier.
+
+    :param classifier: An ART classifier.
+    :raises TypeError: If it is none, as an object detector.
+    """
+    if not callable(getattr(classifier, "predict", None)) or not hasattr(classifier, "nb_classes"):
+        raise TypeError(f"Expected classifier to be an ART classifier. Received {type(classifier).__name__}.")
 
 
 def check_images(

@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 from art.defences.preprocessor import Preprocessor
 from art.defences.preprocessor.preprocessor import PreprocessorTensorFlowV2
-from art.estimators.classification import KerasClassifier, TensorFlowV2Classifier
+from art.estimators.classification import EnsembleClassifier, KerasClassifier, TensorFlowV2Classifier
 
-from art_versatile._checks import check_bool, check_choice, check_integer, pixel_range
+from art_versatile._checks import check_bool, check_choice, check_classifier, check_integer, pixel_range
 from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.attacks.compiled.objects import copied
 
-__all__ = ["BackwardPassIdentity", "check_pixels", "defend", "through"]
+__all__ = ["BackwardPassIdentity", "check_defendable", "check_pixels", "defend", "through"]
 
 
 class BackwardPassIdentity(PreprocessorTensorFlowV2):
@@ -82,6 +82,21 @@ class BackwardPassIdentity(PreprocessorTensorFlowV2):
         return tape.gradient(resized, images, tf.cast(upstream, resized.dtype))
 
 
+def check_defendable(classifier: Any) -> None:
+    """
+    Whether a defence in front of a classifier would be applied.
+
+    :param classifier: An ART classifier.
+    :raises TypeError: If it is none, or an ``EnsembleClassifier``: that takes defences and never applies them.
+    """
+    check_classifier(classifier)
+    if isinstance(classifier, EnsembleClassifier):
+        raise TypeError(
+            "Expected a single classifier: an EnsembleClassifier applies no defence in front, so it would stay "
+            "undefended; defend its members. Received an EnsembleClassifier."
+        )
+
+
 def check_pixels(classifier: Any, defence: Preprocessor) -> None:
     """
     Whether a classifier and a defence are of one range of pixels and one layout, where both say theirs.
@@ -108,7 +123,9 @@ def defend(classifier: Any, defence: Preprocessor) -> Any:
     :param defence: Any ART preprocessor, such as a purifier.
     :raises ValueError: If the two are not of one range of pixels or one layout, or the defence is not applied when the
         classifier predicts.
+    :raises TypeError: If it is no classifier, or an ``EnsembleClassifier``, whose members can be defended.
     """
+    check_defendable(classifier)
     check_pixels(classifier, defence)
     if not defence.apply_predict:
         raise ValueError(f"Expected a defence with apply_predict=True. Received {type(defence).__name__} without.")
@@ -132,7 +149,8 @@ def through(
     :param seed: Seed of its ``tf.random`` operations; None leaves TensorFlow's own.
     :return: An ART classifier to build attacks on.
     :raises ValueError: If ``gradient`` or ``eot_samples`` is another, or :func:`defend` refuses the two.
-    :raises TypeError: If more than one draw is asked of a classifier that cannot be compiled.
+    :raises TypeError: If more than one draw is asked of a classifier that cannot be compiled, or :func:`defend` refuses
+        the classifier.
     """
     check_choice("gradient", gradient, ("exact", "bpda"))
     check_integer("eot_samples", eot_samples)

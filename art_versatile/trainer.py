@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from art.attacks import EvasionAttack
 from art.defences.trainer import Trainer
-from art.estimators.classification import EnsembleClassifier, KerasClassifier
+from art.estimators.classification import KerasClassifier
 from art.utils import is_probability
 
 from art_versatile import weights
@@ -24,10 +24,10 @@ from art_versatile._checks import check_choice, check_images, check_integer, pix
 from art_versatile.attacks.compiled import compile_classifier
 from art_versatile.attacks.description import attack_parameters
 from art_versatile.attacks.suite import paper_attacks
-from art_versatile.defended import check_pixels, defend
+from art_versatile.defended import check_defendable, check_pixels, defend
 from art_versatile.pairs import MemoryPairs, Pairs, attack_in_memory, generate_pairs
 from art_versatile.pairs._sources import Source, attacks_per_image, check_split, find_labels
-from art_versatile.pairs.attacking import check_classifier, check_target
+from art_versatile.pairs.attacking import check_target
 from art_versatile.pairs.replay import UpdateSource
 from art_versatile.pix2pix.perceptual import PerceptualLoss
 from art_versatile.pix2pix.schedule import LossSchedule
@@ -112,12 +112,7 @@ class VersatileTrainer(Trainer):
         verbose: bool = True,
     ) -> None:
         super().__init__(classifier)
-        check_classifier(classifier)
-        if isinstance(classifier, EnsembleClassifier):
-            raise TypeError(
-                "Expected a single classifier: an EnsembleClassifier takes no defence in front, so it would stay "
-                "undefended; train for one of its members. Received an EnsembleClassifier."
-            )
+        check_defendable(classifier)
         self.preset = preset = find_preset(preset)
         self.schedule = preset.schedule if schedule is None else schedule
         if isinstance(discriminator, str) and discriminator == "preset":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import types
 import warnings
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from art.defences.preprocessor import JpegCompression, Preprocessor
-from art.estimators.classification import BlackBoxClassifierNeuralNetwork
+from art.estimators.classification import BlackBoxClassifierNeuralNetwork, EnsembleClassifier
 
 from art_versatile._checks import pixel_range
 from art_versatile.attacks.compiled import CompiledTensorFlowV2Classifier
@@ -171,6 +172,15 @@ class TestThrough:
             with pytest.raises(ValueError, match=r"the classifier's channels_first\. Received True"):
                 build(tiny_classifier, Identity(channels_first=True))
         check_pixels(tiny_classifier, JpegCompression((0, 1)))
+
+    @pytest.mark.parametrize("build", [defend, through, lambda *args: through(*args, gradient="bpda")])
+    def test_a_classifier_that_would_stay_undefended(self, tiny_classifier, build):
+        """ART's ensemble takes defences and applies none; its members can be defended."""
+        ensemble = EnsembleClassifier([tiny_classifier] * 2, clip_values=(0.0, 1.0), channels_first=False)
+        with pytest.raises(TypeError, match=r"Expected a single classifier: .* Received an EnsembleClassifier"):
+            build(ensemble, Dimming())
+        with pytest.raises(TypeError, match=r"Expected classifier to be an ART classifier\. Received SimpleNamespace"):
+            build(types.SimpleNamespace(clip_values=(0.0, 1.0)), Dimming())
 
     def test_a_defence_that_is_not_applied(self, tiny_classifier):
         """ART would pass it by, and the attack be one on the undefended classifier."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
+import sys
 import warnings
 from pathlib import Path
 
@@ -37,6 +39,15 @@ def fuzzed(share):
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory():
+    """Whatever came, this much more memory was never held at once; a giant of a card would take 14 GB."""
+    unit = 1 if sys.platform == "darwin" else 2**10
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 3 * 2**30
 
 
 def tried(function, *args, **kwargs):

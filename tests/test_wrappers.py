@@ -191,16 +191,26 @@ class TestWrappers:
         ):
             VersatileTrainer(black_box, None, purifier)
 
-    def test_an_object_detector(self, purifier):
+    def test_an_object_detector(self, purifier, tiny_images, tiny_labels, tmp_path):
         class Detector(ObjectDetectorMixin, BaseEstimator):
             native_label_is_pytorch_format = True
             input_shape = (32, 32, 3)
             compute_loss = fit = predict = None
 
-        detector = Detector.__new__(Detector)
-        for attacks in (None, FastGradientMethod):
+        detector, defences = Detector.__new__(Detector), {"purifier": purifier}
+        detector._clip_values = (0.0, 1.0)
+        facts = {"dataset": "d", "classifier_name": "c"}
+        for attempt in (
+            lambda: VersatileTrainer(detector, None, purifier),
+            lambda: VersatileTrainer(detector, FastGradientMethod, purifier),
+            lambda: defend(detector, purifier),
+            lambda: generate_pairs(tiny_images, detector, {"FGSM": FastGradientMethod}, tmp_path / "s", verbose=False),
+            lambda: Benchmark(classifier=detector, x=tiny_images, y=tiny_labels, defences=defences, **facts),
+            lambda: evaluate(detector, defences, tiny_images, tiny_labels, tmp_path / "o", verbose=False, **facts),
+        ):
             with pytest.raises(TypeError, match="Expected classifier to be an ART classifier. Received Detector"):
-                VersatileTrainer(detector, attacks, purifier)
+                attempt()
+        assert not list(tmp_path.iterdir())
 
 
 class TestRefusedBeforeAttacking:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -225,6 +226,19 @@ def chosen_images(
     x, y, names = labelled_images(images, labels, size, limit=limit, file=file_column, label=label_column, **drawn)
     chosen = f"first {len(x)}" if per_class is None else f"{len(x)}, {per_class} of each class, seed {seed}"
     return x, y, names, f"{images.name}, {chosen}" + (", stretched" if stretch else "")
+
+
+def check_chosen(
+    images: Path | None, labels: Path | None, file_column: str, label_column: str, size: int, **drawn: Any
+) -> None:
+    """Refuse what :func:`chosen_images` would, before TensorFlow is loaded; rows left out are told by it alone."""
+    logger = logging.getLogger("art_versatile.images")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        chosen_images(images, labels, file_column, label_column, 1, size, **drawn)
+    finally:
+        logger.setLevel(level)
 
 
 def half(x: np.ndarray, y: np.ndarray, rows: str) -> tuple[np.ndarray, np.ndarray]:

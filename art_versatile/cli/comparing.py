@@ -88,7 +88,7 @@ def compare(
     for name in chosen:
         common.check_weights(name)
     drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size, **drawn)
+    common.check_chosen(images, labels, file_column, label_column, image_size, **drawn)
     common.load_tensorflow()
     from art_versatile.experiments.comparison import compare as run
     from art_versatile.purifier import VersatilePurifier

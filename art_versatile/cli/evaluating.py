@@ -111,7 +111,7 @@ def evaluate(
         check_classifier(name)
     common.check_weights(weights)
     drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size, **drawn)
+    common.check_chosen(images, labels, file_column, label_column, image_size, **drawn)
     common.say_resumed(out / "records.json")
     common.load_tensorflow()
     from art_versatile.purifier import VersatilePurifier
@@ -173,7 +173,7 @@ def certify(
     check_classifier(classifier)
     if weights != common.NONE:
         common.check_weights(weights)
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    common.check_chosen(images, labels, file_column, label_column, image_size)
     common.say_resumed(out / "certificates.json")
     common.load_tensorflow()
     from art_versatile.experiments.certified import certify_images

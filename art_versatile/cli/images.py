@@ -139,7 +139,7 @@ def make(
     names = [check_choice("attacks", name, ("PGD", "MI-FGSM")) for name in common.listed(attacks)]
     if out.suffix.lower() != ".pdf":
         raise ValueError(f"Expected --out to end in .pdf. Received {str(out)!r}.")
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    common.check_chosen(images, labels, file_column, label_column, image_size)
     common.load_tensorflow()
     from art_versatile.experiments.printed import make_printed
     from art_versatile.purifier import VersatilePurifier
@@ -237,7 +237,7 @@ def study(
     names = [check_choice("attacks", name, ("PGD", "MI-FGSM")) for name in common.listed(attacks)]
     check_classifier(classifier)
     common.check_weights(weights)
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    common.check_chosen(images, labels, file_column, label_column, image_size)
     common.load_tensorflow()
     from art_versatile.experiments.printed import study_printed
     from art_versatile.purifier import VersatilePurifier

@@ -18,7 +18,9 @@ from art_versatile.cli.common import (
     LabelColumn,
     Labels,
     Limit,
+    PerClass,
     Seed,
+    Stretch,
     Weights,
     reported,
 )
@@ -58,6 +60,8 @@ def reproduce(
     file_column: FileColumn = "file",
     label_column: LabelColumn = "label",
     limit: Limit = None,
+    per_class: PerClass = None,
+    stretch: Stretch = False,
     classifier: Classifier = "efficientnet_lite0",
     weights: Weights = "compact",
     specific: Annotated[
@@ -115,6 +119,7 @@ def reproduce(
             out,
             photographs or [],
             (images, labels, file_column, label_column),
+            {"per_class": per_class, "stretch": stretch, "seed": chosen.seed},
             rows,
             vgg16_weights,
             vgg19_weights,
@@ -131,14 +136,15 @@ def reproduce(
         common.check_weights(folder)
     check_classifier(classifier)
     common.check_weights(weights)
-    common.chosen_images(images, labels, file_column, label_column, 1, image_size)
+    drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
+    common.check_chosen(images, labels, file_column, label_column, image_size, **drawn)
     common.say_resumed(out / "records.json")
     common.load_tensorflow()
     from art_versatile.experiments.paper import reproduce as run
     from art_versatile.purifier import VersatilePurifier
 
     target, size, called = common.classifier_of_size(classifier, image_size)
-    x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, limit, size)
+    x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, limit, size, **drawn)
     with common.console().status("attacking"):
         found = run(
             target,
@@ -241,6 +247,7 @@ def _run(
     out: Path,
     photographs: list[Path],
     measured: tuple[Path | None, Path | None, str, str],
+    drawn: dict[str, Any],
     rows: str,
     vgg16: Path | None,
     vgg19: str,
@@ -256,7 +263,7 @@ def _run(
         list_images(folder)
     if vgg16 is not None and not vgg16.is_file():
         raise FileNotFoundError(f"Expected a file of VGG16's weights. Received {str(vgg16)!r}: there is none.")
-    common.chosen_images(*measured, 1, scale.image_size)
+    common.check_chosen(*measured, scale.image_size, **drawn)
     common.load_tensorflow()
     import tensorflow as tf
 
@@ -265,7 +272,7 @@ def _run(
     from art_versatile.pix2pix import PerceptualLoss
 
     target = load_classifier(scale.classifier, scale.image_size)
-    x, y, dataset = _half(*measured, scale.image_size, rows)
+    x, y, dataset = _half(*measured, scale.image_size, rows, **drawn)
     study = PaperStudy(
         scale,
         out,
@@ -284,8 +291,8 @@ def _run(
 
 
 def _half(
-    images: Path | None, labels: Path | None, file_column: str, label_column: str, size: int, rows: str
+    images: Path | None, labels: Path | None, file_column: str, label_column: str, size: int, rows: str, **drawn: Any
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Images, classes and name of the set, of all rows or of every other one."""
-    x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, None, size)
+    x, y, _, dataset = common.chosen_images(images, labels, file_column, label_column, None, size, **drawn)
     return *common.half(x, y, rows), dataset if rows == "all" else f"{dataset}, {rows} rows"

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_choice, check_clip_values, check_images, check_integer
+from art_versatile._checks import (
+    check_batch_size,
+    check_choice,
+    check_classifier,
+    check_clip_values,
+    check_images,
+    check_integer,
+)
 from art_versatile._files import atomic_path
 from art_versatile.attacks.description import attacked_classifiers, plain_value
 from art_versatile.attacks.seeding import isolated_seed
@@ -89,6 +96,7 @@ class Benchmark:
         static and transferred attacks are measured as arrays and as each of them.
     :param filed_defences: Behind which defences, and without one, images from files are measured; None takes all.
     :raises ValueError: If images, labels, names or the classifier's ``clip_values`` (two numbers) do not fit.
+    :raises TypeError: If the images are not floats, or the classifier is none, as an object detector.
     """
 
     classifier: Any
@@ -109,6 +117,7 @@ class Benchmark:
     def __post_init__(self) -> None:
         if getattr(self.classifier, "clip_values", None) is None:
             raise ValueError("Expected an ART classifier with clip_values. Received one without.")
+        check_classifier(self.classifier)
         if self.classifier.preprocessing_defences:
             raise ValueError(
                 f"Expected an undefended classifier. Received one with {self.classifier.preprocessing_defences}."

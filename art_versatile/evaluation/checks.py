@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from art_versatile.evaluation.metrics import wilson_interval
@@ -147,7 +148,8 @@ def verdict(records: Iterable[EvaluationRecord], defence: str) -> str:
     adaptive = [record for record in own if record.threat_model == "adaptive" and not record.is_unbounded]
     if not adaptive:
         return f"{defence}: no adaptive attack was run, so nothing is said of robustness."
-    worst = min(adaptive, key=lambda record: (record.worst, record.eps or 0))
+    # Of equals the smallest budget says most; an attack without one says least.
+    worst = min(adaptive, key=lambda record: (record.worst, math.inf if record.eps is None else record.eps))
     low, high = wilson_interval(round(worst.worst * worst.n), worst.n)
     way = ", BPDA" if worst.gradient == "bpda" else ""
     several = f" in the worst of {len(worst.evaluations)} evaluations" if worst.evaluations else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_versatile._checks import check_batch_size, check_choice, check_integer
+from art_versatile._checks import check_batch_size, check_choice, check_classifier, check_integer
 from art_versatile.evaluation.checks import control_checks, masking_checks, verdict, with_flags
 from art_versatile.evaluation.records import NO_DEFENCE, UNBOUNDED, Check, EvaluationRecord
 from art_versatile.reports.pictures import Panel
@@ -166,8 +166,10 @@ def evaluate(
     :return: Records, checks, verdicts and pictures.
     :raises ValueError: If images, labels or names do not fit the classifier, its outputs are probabilities, or it has
         too few classes for AutoAttack.
+    :raises TypeError: If the classifier is none, as an object detector, or not of TensorFlow.
     """
     plan = Plan() if plan is None else plan
+    check_classifier(classifier)
     if classifier.nb_classes < 3 and (plan.attacks is None or "AutoAttack" in plan.attacks):
         raise ValueError("Expected attacks without AutoAttack for a classifier of two classes. Received it.")
     reserved = sorted(set(defences) & {*CONTROLS, NO_DEFENCE})

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from art_versatile._checks import check_batch_size, check_bool, check_images, check_integer, pixel_range
+from art_versatile._checks import (
+    check_batch_size,
+    check_bool,
+    check_classifier,
+    check_images,
+    check_integer,
+    pixel_range,
+)
 from art_versatile.attacks.seeding import isolated_seed
 from art_versatile.pairs._sources import Source, check_split, deal, find_classes, find_labels
 from art_versatile.pairs.memory import MemoryPairs
@@ -21,7 +28,6 @@ __all__ = [
     "Target",
     "attack_images",
     "attack_in_memory",
-    "check_classifier",
     "check_split",
     "check_target",
     "cut",
@@ -55,19 +61,6 @@ class Attacked:
     fooled: int
 
 
-def check_classifier(classifier: Any) -> None:
-    """
-    Check a classifier.
-
-    :param classifier: An ART classifier.
-    :raises ValueError: If it has no ``clip_values``, or several ranges of pixels.
-    :raises TypeError: If it is none, as an object detector.
-    """
-    if not callable(getattr(classifier, "predict", None)) or not hasattr(classifier, "nb_classes"):
-        raise TypeError(f"Expected classifier to be an ART classifier. Received {type(classifier).__name__}.")
-    pixel_range(classifier)
-
-
 def check_target(target: Any) -> Target:
     """
     Check a classifier and its attacks.
@@ -83,6 +76,7 @@ def check_target(target: Any) -> Target:
         raise TypeError(f"Expected attacks() to return (classifier, mapping of attacks). Received {target!r:.80}.")
     classifier, attacks = target
     check_classifier(classifier)
+    pixel_range(classifier)
     if not attacks:
         raise ValueError("Expected at least one attack. Received none.")
     for name, attack in attacks.items():

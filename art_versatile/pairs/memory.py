@@ -124,8 +124,9 @@ class MemoryPairs(Pairs):
 
         chosen = [self.attacks.index(name) for name in names]
         arrays = self.adversarial, self.clean, self.labels, self.indices
+        numbers = np.flatnonzero(np.isin(self.indices, chosen))
         with tf.device("CPU"):  # whole on the first GPU otherwise
-            rows = tf.constant(np.flatnonzero(np.isin(self.indices, chosen)))
+            rows = tf.constant(numbers)
             adversarial, clean, classes, indices = (tf.constant(array) for array in arrays)
 
         def records(_: tf.Tensor, of_records: tf.Tensor) -> tf.data.Dataset:
@@ -133,5 +134,5 @@ class MemoryPairs(Pairs):
             return tf.data.Dataset.from_tensor_slices(order)
 
         return Reader(
-            records, lambda row: (tf.stack([adversarial[row], clean[row]]), classes[row], indices[row]), len(rows)
+            records, lambda row: (tf.stack([adversarial[row], clean[row]]), classes[row], indices[row]), len(numbers)
         )

@@ -3,8 +3,11 @@ from __future__ import annotations
 import csv
 import json
 
+import keras
 import pytest
 from PIL import Image
+
+from art_versatile.images import load_images
 
 
 class TestDemo:
@@ -53,6 +56,21 @@ class TestEvaluate:
         broken = run("evaluate", *labelled, *arguments)
         assert broken.exit_code == 2
         assert "delete it to begin anew" in broken.output
+
+    def test_labels_shifted_by_one(self, run, colourful, tiny, weights, tmp_path, caplog):
+        """The exit code tells, and the verdict; rows left out are said once; records say how images were cut."""
+        folder = colourful(tmp_path / "pictures", 8, 40)
+        said = keras.models.load_model(tiny, compile=False).predict(load_images(folder, 32, stretch=True), verbose=0)
+        rows = [f"{i}.png,{(label + 1) % 4}" for i, label in enumerate(said.argmax(1))]
+        (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows, "gone.png,1", "x.png"]))
+        arguments = ("--classifier", tiny, "--image-size", 32, "--weights", weights, "--attacks", "FGSM", "--threats",
+                     "static", "--stretch", "--out", tmp_path / "o")  # fmt: skip
+        result = run("evaluate", folder, tmp_path / "labels.csv", *arguments)
+        assert result.exit_code == 1, result.output
+        assert "VersatilePurifier: nothing is said, for the classifier alone is no better than chance" in result.output
+        assert caplog.text.count("8 of 10 rows of") == 1
+        records = json.loads((tmp_path / "o" / "records.json").read_text())["records"]
+        assert {r["dataset"] for r in records} == {"pictures, first 8, stretched"}
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

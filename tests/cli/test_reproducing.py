@@ -39,6 +39,23 @@ class TestReproduce:
     def test_refused(self, refuses, arguments, message):
         assert message in refuses(("reproduce",), *arguments)
 
+    @pytest.mark.parametrize("scale", [(), ("--scale", "mini", "--images", ".")], ids=["given", "scale"])
+    def test_the_papers_sampling(self, refuses, labelled, monkeypatch, scale):
+        """What is drawn of each class, and whole images, arrive where the images are read."""
+        command = ("reproduce", *labelled, *scale)
+        if scale:
+            command = (*command[:-1], labelled[0])
+        assert "Expected at least 2 images of each class" in refuses(command, "--per-class", 2)
+        read = []
+
+        def labelled_images(*_, **given):
+            read.append(given)
+            raise ValueError("Expected nothing more.")
+
+        monkeypatch.setattr("art_versatile.images.labelled_images", labelled_images)
+        refuses(command, "--per-class", 1, "--stretch")
+        assert [(given["per_class"], given["stretch"]) for given in read] == [(1, True)]
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -164,6 +165,14 @@ class TestVerdict:
         """Not the one at half the pixel range, which breaks anything."""
         said = verdict(sound(), "purifier")
         assert said == ("purifier: an adaptive attacker (PGD at 8/255) leaves 8.0% (n = 100, 95% interval 4 to 15%).")
+
+    def test_of_equals_the_smallest_budget_is_named(self) -> None:
+        """That less is enough says more; what has no budget at all says least."""
+        unlimited = record("PGD", 5, eps=8, norm="2")
+        unlimited = dataclasses.replace(unlimited, eps=None, attack_parameters={"class": "CarliniL2Method"})
+        records = [unlimited, record("PGD", 5, eps=8), record("PGD", 5, eps=4), record("PGD", 60, eps=2)]
+        for order in (records, records[::-1]):
+            assert "(PGD at 4/255) leaves 5.0%" in verdict(order, "purifier")
 
     def test_the_worst_evaluation_has_its_own_interval(self) -> None:
         said = verdict([record("PGD", 50, evaluations=(20, 60, 70))], "purifier")

@@ -128,6 +128,15 @@ def test_pairs_stay_together(pairs):
     np.testing.assert_array_equal(got[1], clean[got[2]])
 
 
+def test_the_images_stay_off_a_gpu(pairs):
+    """What device is asked for, as a graph notes it: none would be the first GPU."""
+    with tf.Graph().as_default() as graph:
+        pairs.read(["A"], shuffle=False, shuffle_buffer=1)
+    held = [op for op in graph.get_operations() if op.type == "Const" and op.outputs[0].shape.rank]
+    assert sum(op.outputs[0].shape.num_elements() for op in held) > 2 * pairs.clean.size
+    assert {tf.DeviceSpec.from_string(op.device).device_type for op in held} == {"CPU"}
+
+
 def test_other_range():
     adversarial, clean, *_ = make_arrays((-1.0, 2.0))
     pairs = MemoryPairs(adversarial, clean, clip_values=(-1, 2))
