@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -74,7 +75,9 @@ class TestApp:
         pytest.importorskip("gradio")
         command = [sys.executable, "-m", "art_versatile", "app", "--port", "0", "--classifier", str(tiny)]
         environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as app:
+        # Under a shell's "&" SIGINT is ignored, and so it would be here.
+        heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heeded) as app:
             try:
                 assert "http://127.0.0.1:" in app.stdout.readline()
                 assert len(list(tmp_path.glob("art-versatile-app-*"))) == 1
