@@ -656,13 +656,6 @@ def test_factory_in_this_process(tmp_path, images, reference, jobs):
     assert not units_module._TARGETS
 
 
-def target_of_a_worker():
-    """Where several may share a GPU."""
-    if os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH") != "true":
-        raise CrashError
-    return target()
-
-
 def test_a_worker_shares_a_gpu_unless_the_user_has_said_otherwise(monkeypatch):
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
     assert units_module.in_worker(os.getenv, "TF_FORCE_GPU_ALLOW_GROWTH") == "false"
@@ -672,7 +665,15 @@ def test_a_worker_shares_a_gpu_unless_the_user_has_said_otherwise(monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_bytes(tmp_path, images, reference, capsys):
-    generate(images, (None, target_of_a_worker), tmp_path, n_jobs=2, verbose=True)
+    made = target  # by value, as `target` is: workers cannot import this file
+
+    def target_where_several_share_a_gpu():
+        import os
+
+        assert os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH") == "true"
+        return made()
+
+    generate(images, (None, target_where_several_share_a_gpu), tmp_path, n_jobs=2, verbose=True)
     assert "TF_FORCE_GPU_ALLOW_GROWTH" not in os.environ, "this process's GPU memory is the user's matter"
     assert content(tmp_path) == content(reference)
     assert "14/14" in capsys.readouterr().err
