@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASSIFIERS",
-    "check_classifier",
+    "check_classifier_name",
     "class_names",
     "efficientnet_lite0",
     "efficientnet_lite1",
@@ -127,7 +127,7 @@ CLASSIFIERS = {
 }
 
 
-def check_classifier(name: str | Path) -> str:
+def check_classifier_name(name: str | Path) -> str:
     """
     Check what :func:`load_classifier` is to load, without loading Keras.
 
@@ -164,7 +164,7 @@ def load_classifier(name: str | Path, image_size: int = 256, **kwargs: Any) -> T
         other means than a softmax at its end.
     :raises FileNotFoundError: If there is no such file.
     """
-    check_classifier(name)
+    check_classifier_name(name)
     base, after = _parts(name)
     if Path(base).suffix == ".keras":
         return _from_file(Path(base), image_size, _pixels(after))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from art_versatile import classifiers
 from art_versatile.classifiers import (
     CLASSIFIERS,
-    check_classifier,
+    check_classifier_name,
     class_names,
     inception_v3,
     load_classifier,
@@ -187,23 +187,23 @@ class TestKerasFile:
         expected = keras.models.load_model(path)(low + x * (high - low)).numpy()
         np.testing.assert_allclose(classifier.predict(x), expected, rtol=1e-4, atol=1e-4)
         assert tuple(classifier.clip_values) == (0, 1)
-        assert check_classifier(f"{path}:{after}") == f"mine ({low} to {high})"
+        assert check_classifier_name(f"{path}:{after}") == f"mine ({low} to {high})"
 
     @pytest.mark.parametrize("after", ["", "0", "1,0", "a,b", "0,inf", "0,1,2"])
     def test_no_range(self, save, after):
         with pytest.raises(ValueError, match="Expected a range of pixels after the colon"):
-            check_classifier(f"{save(keras.layers.GlobalAveragePooling2D())}:{after}")
+            check_classifier_name(f"{save(keras.layers.GlobalAveragePooling2D())}:{after}")
 
     def test_weights_of_inception_from_a_file(self, tmp_path, monkeypatch):
         file = tmp_path / "inception.weights.h5"
         with pytest.raises(FileNotFoundError, match="Expected a file of Inception-v3's weights"):
-            check_classifier(f"inception_v3:{file}")
+            check_classifier_name(f"inception_v3:{file}")
         file.touch()
         monkeypatch.setitem(CLASSIFIERS, "inception_v3", lambda size, weights="imagenet": (size, weights))
-        assert check_classifier(f"inception_v3:{file}") == "inception_v3 (inception.weights)"
+        assert check_classifier_name(f"inception_v3:{file}") == "inception_v3 (inception.weights)"
         assert load_classifier(f"inception_v3:{file}", 299) == (299, str(file))
         with pytest.raises(ValueError, match="Expected a classifier in"):
-            check_classifier(f"efficientnet_lite0:{file}")
+            check_classifier_name(f"efficientnet_lite0:{file}")
 
     @pytest.mark.parametrize("end", ["activation", "layer", "activation layer", "operation", "nested", "none"])
     def test_a_softmax_at_the_end_is_left_out(self, tmp_path, caplog, end):

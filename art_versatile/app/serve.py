@@ -27,7 +27,7 @@ from art_versatile._checks import check_integer
 from art_versatile.app.photographs import MAX_BYTES
 from art_versatile.app.service import Workbench
 from art_versatile.app.style import CSS, FONT, FONT_MONO
-from art_versatile.classifiers import check_classifier, load_classifier
+from art_versatile.classifiers import check_classifier_name, load_classifier
 
 __all__ = ["launch", "workbench"]
 
@@ -137,7 +137,7 @@ def _given_classifier(classifier: Any, image_size: int) -> dict[str, Callable[[]
         return {}
     if not isinstance(classifier, str | Path):
         return {"your classifier": lambda: classifier}
-    return {check_classifier(classifier): _loader(classifier, image_size)}
+    return {check_classifier_name(classifier): _loader(classifier, image_size)}
 
 
 def _loader(name: str | Path, image_size: int) -> Callable[[], Any]:

@@ -258,11 +258,11 @@ def class_names_of(classifier: Any) -> list[str]:
 
 def classifier_of_size(name: str, size: int) -> tuple[Any, int, str]:
     """A classifier, the size of its images (its own, where it takes one alone), and what it is called in records."""
-    from art_versatile.classifiers import check_classifier, load_classifier
+    from art_versatile.classifiers import check_classifier_name, load_classifier
 
     classifier = load_classifier(name, size)
     size = int(classifier.input_shape[0])
-    return classifier, size, f"{check_classifier(name)} at {size}x{size}"
+    return classifier, size, f"{check_classifier_name(name)} at {size}x{size}"
 
 
 def say_resumed(file: Path) -> None:

@@ -63,7 +63,7 @@ def compare(
 ) -> None:
     """Purifiers before several classifiers, beside noise, blur and JPEG; static attacks, images classified right."""
     from art_versatile._checks import check_choice
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
     from art_versatile.experiments.robustness import Plan
 
     check_choice("rows", rows, tuple(common.ROWS))
@@ -83,7 +83,7 @@ def compare(
     if len(files) < len(called_files):
         raise ValueError(f"Expected classifiers of different names. Received {[name for name, _ in called_files]}.")
     for file in files.values():
-        check_classifier(file)
+        check_classifier_name(file)
     chosen = dict.fromkeys(weights or ("compact",))
     for name in chosen:
         common.check_weights(name)

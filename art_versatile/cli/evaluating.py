@@ -90,7 +90,7 @@ def evaluate(
     seed: Seed = 0,
 ) -> None:
     """Attack a purifier in every way there is; print tables, checks and a verdict, write an HTML page."""
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
     from art_versatile.experiments.robustness import Plan
     from art_versatile.experiments.robustness import evaluate as run
 
@@ -108,7 +108,7 @@ def evaluate(
         seed=seed,
     )
     for name in (classifier, *([] if surrogate is None else [surrogate])):
-        check_classifier(name)
+        check_classifier_name(name)
     common.check_weights(weights)
     drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
     common.check_chosen(images, labels, file_column, label_column, image_size, **drawn)
@@ -130,7 +130,7 @@ def evaluate(
             dataset=dataset,
             classifier_name=called,
             surrogate=other,
-            surrogate_name="" if surrogate is None else check_classifier(surrogate),
+            surrogate_name="" if surrogate is None else check_classifier_name(surrogate),
             names=names,
             class_names=common.class_names_of(target),
         )
@@ -168,9 +168,9 @@ def certify(
     seed: Seed = 0,
 ) -> None:
     """Certify images by randomised smoothing with a purifier in front: L2 radii within which no change helps."""
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
 
-    check_classifier(classifier)
+    check_classifier_name(classifier)
     if weights != common.NONE:
         common.check_weights(weights)
     common.check_chosen(images, labels, file_column, label_column, image_size)

@@ -130,10 +130,10 @@ def make(
 ) -> None:
     """Attack images so that they stay adversarial on paper, and write pages of them beside the clean ones, to print."""
     from art_versatile._checks import check_choice
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
 
     budget = common.share(eps)
-    check_classifier(classifier)
+    check_classifier_name(classifier)
     if weights != common.NONE:
         common.check_weights(weights)
     names = [check_choice("attacks", name, ("PGD", "MI-FGSM")) for name in common.listed(attacks)]
@@ -176,9 +176,9 @@ def read(
     image_size: ImageSize = 256,
 ) -> None:
     """Cut the pictures out of a photograph of a page, classify them, bare and purified."""
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
 
-    check_classifier(classifier)
+    check_classifier_name(classifier)
     if weights != common.NONE:
         common.check_weights(weights)
     common.load_tensorflow()
@@ -231,11 +231,11 @@ def study(
 ) -> None:
     """Simulate what is left of attacks that are printed and photographed, with and without a purifier."""
     from art_versatile._checks import check_choice
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
 
     budgets = list(common.shares(eps).values())
     names = [check_choice("attacks", name, ("PGD", "MI-FGSM")) for name in common.listed(attacks)]
-    check_classifier(classifier)
+    check_classifier_name(classifier)
     common.check_weights(weights)
     common.check_chosen(images, labels, file_column, label_column, image_size)
     common.load_tensorflow()

@@ -126,7 +126,7 @@ def reproduce(
         )
         return
     from art_versatile._checks import check_choice
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
     from art_versatile.reports.paper import SEEN
 
     budget = common.share(eps)
@@ -134,7 +134,7 @@ def reproduce(
     for attack, folder in folders.items():
         check_choice("specific", attack, SEEN)
         common.check_weights(folder)
-    check_classifier(classifier)
+    check_classifier_name(classifier)
     common.check_weights(weights)
     drawn: dict[str, Any] = {"per_class": per_class, "stretch": stretch, "seed": seed}
     common.check_chosen(images, labels, file_column, label_column, image_size, **drawn)
@@ -198,13 +198,13 @@ def _is_given(context: typer.Context, name: str) -> bool:
 def _chosen_scale(name: str, sizes: list[str], classifier: str | None) -> Scale:
     """A scale with what the command line changes."""
     from art_versatile._checks import check_choice
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
     from art_versatile.experiments.paper_scale import SCALES
 
     scale = SCALES[check_choice("scale", name, tuple(SCALES))]
     texts = dict(common.named(text, "NAME=VALUE") for text in sizes)
     scale = scale.changed(texts if classifier is None else {**texts, "classifier": classifier})
-    check_classifier(scale.classifier)
+    check_classifier_name(scale.classifier)
     return scale
 
 

@@ -32,9 +32,9 @@ __all__ = [
 
 def short_name(classifier: str) -> str:
     """A classifier is one of this package, or a file that is there: what it is called."""
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
 
-    return check_classifier(classifier)
+    return check_classifier_name(classifier)
 
 
 def builder(classifier: str, image_size: int, attacks: str, eps: str, effort: str, **others: Any) -> Any:

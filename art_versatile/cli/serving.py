@@ -23,9 +23,9 @@ def app(
 ) -> None:
     """Serve a page on this machine alone: attack a photograph, purify it, attack through the purifier."""
     from art_versatile.app import launch
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
 
-    check_classifier(classifier)
+    check_classifier_name(classifier)
     common.check_weights(weights)
     with common.ended_by_sigterm():
         page = launch(classifier, weights, port, image_size=image_size, open_browser=open_browser, block=False)
@@ -55,14 +55,14 @@ def export(
     seed: Seed = 0,
 ) -> None:
     """Write a purifier, alone or with a classifier, into one file that runs without this package; compare answers."""
-    from art_versatile.classifiers import check_classifier
+    from art_versatile.classifiers import check_classifier_name
     from art_versatile.export import check_export
     from art_versatile.images import list_images
 
     common.check_weights(weights)
     check_export(out, format_)
     if classifier is not None:
-        check_classifier(classifier)
+        check_classifier_name(classifier)
     files = None if images is None else list_images(images)
     common.load_tensorflow()
     from art_versatile.classifiers import load_classifier

@@ -70,12 +70,12 @@ class PaperStudy:
         verbose: bool = True,
     ) -> None:
         from art_versatile.attacks.compiled import compile_classifier
-        from art_versatile.classifiers import check_classifier
+        from art_versatile.classifiers import check_classifier_name
 
         self.scale, self.out, self.x, self.y, self.dataset = scale, Path(out), x, y, dataset
         self.perceptual, self.class_names, self.verbose = perceptual, class_names, verbose
         self.classifier = compile_classifier(classifier)
-        self.classifier_name = check_classifier(scale.classifier)
+        self.classifier_name = check_classifier_name(scale.classifier)
         found = [file for source in photographs for file in list_images(source)]
         if len(found) < scale.photographs:
             raise ValueError(f"Expected {scale.photographs} photographs. Received {len(found)}.")
