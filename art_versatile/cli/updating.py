@@ -156,6 +156,10 @@ def reproduce_updates(
     attacks: Annotated[
         str, typer.Option(help="Out of the paper's six, with commas, the first for the purifier to begin with.")
     ] = "FGSM,BIM,PGD,MI-FGSM,C&W,AutoAttack",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights to begin with, which know all of --attacks: those of --then alone are added."),
+    ] = None,
     then: Annotated[
         list[str] | None, typer.Option(help="Further attacks, as --attacks of the command update; several times.")
     ] = None,
@@ -179,7 +183,7 @@ def reproduce_updates(
     attack_batch: Annotated[int, typer.Option(min=1, help="Images attacked at once.")] = 16,
     seed: Seed = 0,
 ) -> None:
-    """Teach a purifier of one attack the others one after another; table what is forgotten and what it costs."""
+    """Teach a purifier attacks one after another; table what is forgotten and what it costs."""
     import dataclasses
 
     from art_versatile._checks import check_choice
@@ -196,6 +200,10 @@ def reproduce_updates(
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     plan = dataclasses.replace(SCALES[scale], seed=seed, **chosen)
     parsed = [parse_attack(text) for text in then or ()]
+    if weights is not None:
+        common.check_weights(weights)
+        if not parsed:
+            raise ValueError("Expected --then, attacks that --weights do not know. Received none.")
     short_name(classifier)
     common.check_effort(effort)
     check_choices(preset, None, "float32", None, None, "imagenet")
@@ -207,6 +215,7 @@ def reproduce_updates(
     from art_versatile.attacks import compile_attack, compile_classifier, paper_attacks
     from art_versatile.attacks.named import named_attack
     from art_versatile.classifiers import load_classifier
+    from art_versatile.purifier import VersatilePurifier
 
     target = compile_classifier(load_classifier(classifier, image_size))
     size = int(target.input_shape[0])
@@ -219,7 +228,11 @@ def reproduce_updates(
         x = load_images(files[: plan.images], size)
     else:
         x, y, _ = labelled_images(images, labels, size, limit=plan.images, file=file_column, label=label_column)
-    records = update_study(target, compiled | further, x, out, labels=y, plan=plan, preset=preset)
+    start = None if weights is None else VersatilePurifier.from_pretrained(weights)
+    records = update_study(
+        target, compiled | further, x, out, labels=y, plan=plan, start=start, known=len(compiled) if start else 1,
+        preset=preset,
+    )  # fmt: skip
     typer.echo(study_tables(records))
     typer.echo(f"tables: {out / 'updates.md'}; records: {out / 'records.json'}")
 

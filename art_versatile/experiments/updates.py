@@ -148,11 +148,15 @@ def update_study(
     *,
     labels: np.ndarray | None = None,
     plan: StudyPlan | None = None,
+    start: VersatilePurifier | None = None,
+    known: int = 1,
     preset: Any = "compact",
     verbose: bool = True,
 ) -> list[StepRecord]:
     """
     Train a purifier of the first attack, add the others one after another in each mode, then train one anew on all.
+
+    A few dozen pairs make no good purifier, and a bad one has nothing to forget: ``start`` begins with a trained one.
 
     Called again with the same arguments it goes on: pairs, runs and steps that are there are kept.
 
@@ -163,6 +167,8 @@ def update_study(
     :param labels: Right classes, (N,); None takes the classifier's own clean predictions, so that an accuracy is the
         share of answers that are as without an attack.
     :param plan: Sizes; None takes "small".
+    :param start: The first purifier, instead of one that is trained on pairs of the first attack.
+    :param known: How many of the attacks, the first ones, ``start`` was trained on: they are replayed, not added.
     :param preset: Recipe, as in :class:`art_versatile.VersatileTrainer`.
     :param verbose: Show progress.
     :return: The records.
@@ -171,9 +177,13 @@ def update_study(
     plan = SCALES["small"] if plan is None else plan
     if len(attacks) < 2:
         raise ValueError(f"Expected at least two attacks. Received {list(attacks)}.")
+    if not 1 <= known < len(attacks):
+        raise ValueError(f"Expected known from 1 to {len(attacks) - 1}, one less than attacks. Received {known}.")
+    if known > 1 and start is None:
+        raise ValueError(f"Expected start, the purifier that knows {known} attacks. Received None.")
     if len(images) < plan.images:
         raise ValueError(f"Expected at least {plan.images} images. Received {len(images)}.")
-    return _Study(classifier, dict(attacks), images, labels, Path(out), plan, preset, verbose).run()
+    return _Study(classifier, dict(attacks), images, labels, Path(out), plan, start, known, preset, verbose).run()
 
 
 class _Study:
@@ -187,12 +197,15 @@ class _Study:
         labels: np.ndarray | None,
         out: Path,
         plan: StudyPlan,
+        start: VersatilePurifier | None,
+        known: int,
         preset: Any,
         verbose: bool,
     ) -> None:
         from art_versatile.attacks.description import attack_parameters
 
         self.classifier, self.attacks, self.out, self.plan = classifier, attacks, out, plan
+        self.start, self.known = start, list(attacks)[:known]
         self.preset, self.verbose = preset, verbose
         self.parts = {}
         first = 0
@@ -207,6 +220,8 @@ class _Study:
                     "image_shape": images.shape[1:],
                     "attacks": {name: attack_parameters(attack) for name, attack in attacks.items()},
                     "labels": "predicted" if labels is None else "given",
+                    "start": None if start is None else start.fingerprint,
+                    "known": known,
                 }
             )
         )
@@ -222,8 +237,8 @@ class _Study:
         self.train = {name: found["train"] for name, found in stores.items()}
         self.held = {name: found["held"].arrays() for name, found in stores.items()}
         self.test = {name: found["test"].arrays() for name, found in stores.items()}
-        first, *others = self.attacks
-        records = [self._once(BASE, 0, lambda: self._from_scratch(BASE, [first], self.plan.base_epochs))]
+        others = list(self.attacks)[len(self.known) :]
+        records = [self._once(BASE, 0, self._base)]
         for mode in self.plan.modes:
             parent = self.out / "base" / "purifier"
             for step, name in enumerate(others, 1):
@@ -287,6 +302,14 @@ class _Study:
             verbose=self.verbose,
         )
 
+    def _base(self) -> StepRecord:
+        """The purifier that the updates begin with."""
+        if self.start is None:
+            return self._from_scratch(BASE, self.known, self.plan.base_epochs)
+        folder = self._folder(BASE, 0)
+        self.start.save(folder / "purifier")
+        return self._record(BASE, 0, self.known[-1], self.known, folder, [], pairs=0)
+
     def _from_scratch(self, mode: str, names: list[str], epochs: int, parent: int = 0) -> StepRecord:
         """A new purifier, trained on the pairs of all these attacks."""
         from art_versatile.pairs import JoinedPairs
@@ -316,7 +339,7 @@ class _Study:
         from art_versatile.purifier import VersatilePurifier
 
         replayed, distillation = MODES[mode]
-        folder, learnt = self._folder(mode, step), list(self.attacks)[:step]
+        folder, learnt = self._folder(mode, step), list(self.attacks)[: len(self.known) + step - 1]
         trainer = self._trainer([*learnt, name], VersatilePurifier.from_pretrained(parent))
         found = trainer.update(
             self.train[name],
@@ -363,7 +386,7 @@ class _Study:
             accepted=accepted,
             pairs=pairs,
             replayed=replayed,
-            attack_seconds=sum(self._seconds(name) for name in made),
+            attack_seconds=sum(self._seconds(name) for name in made) if pairs else 0.0,
             training_seconds=sum(row["seconds"] for row in history),
             epochs=len(history),
             weights_sha256=json.loads((folder / "purifier" / "card.json").read_text())["weights"]["sha256"],
@@ -449,6 +472,7 @@ def study_tables(records: Sequence[StepRecord]) -> str:
     :param records: From :func:`update_study`.
     """
     base = [record for record in records if record.mode == BASE]
+    first = ", ".join(base[0].learnt)
     anew = [record for record in records if record.mode == ANEW]
     modes = [mode for mode in MODES if any(record.mode == mode for record in records)]
     chains = {mode: [*base, *(record for record in records if record.mode == mode)] for mode in modes}
@@ -459,7 +483,7 @@ def study_tables(records: Sequence[StepRecord]) -> str:
     for mode, chain in chains.items():
         rows = []
         for record in [*chain, *anew]:
-            title = "all anew" if record.mode == ANEW else f"{'+ ' * (record.mode != BASE)}{record.attack}"
+            title = {BASE: first, ANEW: "all anew"}.get(record.mode, f"+ {record.attack}")
             cells = [
                 format_percent(record.accuracy[name]) + "*" * (name != "clean" and name not in record.learnt)
                 for name in names

@@ -105,6 +105,8 @@ def test_diff_needs_figures(run, weights):
         (("--then", "AdversarialPatch"), "which returns something else"),
         (("--modes", "x"), "modes"),
         (("--attacks", "FGSM"), "two attacks"),
+        (("--weights", "compact"), "Expected --then"),
+        (("--weights", "missing"), "Received 'missing'"),
         ((), "at least 112 images"),
     ],
 )

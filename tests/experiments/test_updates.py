@@ -18,6 +18,7 @@ from art_versatile.experiments.updates import (
     study_tables,
     update_study,
 )
+from art_versatile.pix2pix import CompactGenerator
 from art_versatile.training import Preset
 
 PLAIN = Preset(
@@ -105,8 +106,8 @@ def test_study(tiny_classifier, tmp_path, monkeypatch):
     clean = images[10:14]
     expected = tiny_classifier.predict(clean).argmax(1)
     purifier = VersatilePurifier.from_pretrained(tmp_path / "base" / "purifier")
-    stored = updates._Study(tiny_classifier, attacks, images, None, tmp_path, PLAN, PLAIN, False)._stores("FGSM 0.2")
-    pairs = stored["test"].arrays()
+    again = updates._Study(tiny_classifier, attacks, images, None, tmp_path, PLAN, None, 1, PLAIN, False)
+    pairs = again._stores("FGSM 0.2")["test"].arrays()
     np.testing.assert_allclose(np.sort(pairs.clean, 0), np.sort(clean, 0), atol=1e-3)
     right = tiny_classifier.predict(purifier(pairs.adversarial)[0]).argmax(1) == pairs.labels
     assert records[0].accuracy["FGSM 0.2"] == right.mean()
@@ -122,6 +123,24 @@ def test_study(tiny_classifier, tmp_path, monkeypatch):
     assert study() == records
     with pytest.raises(ValueError, match="Expected the settings of the study"):
         study(plan=dataclasses.replace(PLAN, memory=5))
+
+
+def test_from_a_trained_purifier(tiny_classifier, tmp_path):
+    """It is measured, not trained, and the attacks that it knows are replayed and not added."""
+    images = np.random.default_rng(0).random((14, 4, 4, 3), np.float32).repeat(8, 1).repeat(8, 2)
+    attacks = {f"FGSM {eps}": FastGradientMethod(tiny_classifier, eps=eps) for eps in (0.1, 0.2, 0.3)}
+    start = VersatilePurifier(CompactGenerator(widths=(4,), blocks=(1,), factor=2))
+    records = update_study(
+        tiny_classifier, attacks, images, tmp_path, start=start, known=2, preset=PLAIN, verbose=False,
+        plan=dataclasses.replace(PLAN, modes=("replay",), anew_epochs=0),
+    )  # fmt: skip
+    assert [(r.mode, r.step, r.attack, r.learnt) for r in records] == [
+        ("base", 0, "FGSM 0.2", ["FGSM 0.1", "FGSM 0.2"]), ("replay", 1, "FGSM 0.3", list(attacks))
+    ]  # fmt: skip
+    assert [(r.pairs, r.replayed) for r in records] == [(0, 0), (6, 4)]
+    assert (records[0].attack_seconds, records[0].training_seconds, records[0].epochs) == (0, 0, 0)
+    assert VersatilePurifier.from_pretrained(tmp_path / "base" / "purifier").fingerprint == start.fingerprint
+    assert "| FGSM 0.1, FGSM 0.2 |" in study_tables(records)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +161,8 @@ def test_too_little(tiny_classifier, tiny_images, tmp_path):
         update_study(tiny_classifier, attacks, tiny_images, tmp_path, plan=PLAN)
     with pytest.raises(ValueError, match="two attacks"):
         update_study(tiny_classifier, {"0.1": attacks["0.1"]}, tiny_images, tmp_path, plan=PLAN)
+    for known in (0, 2):
+        with pytest.raises(ValueError, match="known from 1 to 1"):
+            update_study(tiny_classifier, attacks, tiny_images, tmp_path, plan=PLAN, known=known)
+    with pytest.raises(ValueError, match="Expected start"):
+        update_study(tiny_classifier, attacks | {"c": attacks["0.1"]}, tiny_images, tmp_path, plan=PLAN, known=2)
