@@ -168,14 +168,20 @@ def make(
 @printed.command("read")
 @reported("call again")
 def read(
-    photograph: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A photograph of one page.")],
-    sheet: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The JSON file beside the PDF.")],
-    out: Annotated[Path | None, common.folder("Folder for the pictures that were cut out, as PNG files.")] = None,
+    photographs: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO...", exists=True, dir_okay=False, help="Photographs, a page each.")
+    ],
+    sheet: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The JSON file beside the PDF.")] = Path(
+        "sheet.json"
+    ),
+    out: Annotated[
+        Path, common.folder("Folder for records.json, report.html and the pictures that were cut out.")
+    ] = Path("photographed"),
     classifier: Classifier = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="Shipped weights, a folder of weights, or none.")] = "compact",
     image_size: ImageSize = 256,
 ) -> None:
-    """Cut the pictures out of a photograph of a page, classify them, bare and purified."""
+    """Cut the pictures out of photographs of printed pages and classify them, bare and purified."""
     from art_versatile.classifiers import check_classifier_name
 
     check_classifier_name(classifier)
@@ -195,11 +201,23 @@ def read(
         return classes[number] + ("" if label is None else " (right)" if number == label else " (wrong)")
 
     rows = []
-    for seen in read_printed(target, purifier, photograph, sheet, out):
+    for seen in read_printed(target, purifier, photographs, sheet, out, class_names=classes):
         label = seen.about.get("label")
         attack = str(seen.about.get("attack", "-"))
-        rows.append((str(seen.index), attack, said(label, None), said(seen.bare, label), said(seen.defended, label)))
-    common.table(photograph.name, ("picture", "attack", "class", "classified", "purified and classified"), rows)
+        rows.append(
+            (
+                seen.photograph,
+                str(seen.index),
+                attack,
+                said(label, None),
+                said(seen.bare, label),
+                said(seen.defended, label),
+            )
+        )
+    common.table(
+        "pictures", ("photograph", "picture", "attack", "class", "classified", "purified and classified"), rows
+    )
+    typer.echo(f"page: {out / 'report.html'}")
 
 
 @printed.command("study")

@@ -1,7 +1,9 @@
-"""Adversarial pictures to print, what a photograph of them shows, and a simulated study as a table."""
+"""Adversarial pictures to print, what photographs of them show, and a simulated study as a table."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +64,14 @@ class Seen:
     """
     What a classifier says of one photographed picture.
 
+    :param photograph: Name of the photograph's file.
     :param index: The picture's number on the sheet.
     :param about: What the sheet says of it.
     :param bare: The classifier's answer.
     :param defended: Its answer behind the defence; None without one.
     """
 
+    photograph: str
     index: int
     about: Mapping[str, Any]
     bare: int
@@ -75,32 +79,77 @@ class Seen:
 
 
 def read_printed(
-    classifier: Any, defence: Any, photograph: str | Path, sheet: str | Path, out: str | Path | None = None
+    classifier: Any,
+    defence: Any,
+    photographs: Sequence[str | Path],
+    sheet: str | Path,
+    out: str | Path | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
 ) -> list[Seen]:
     """
-    Cut the pictures out of a photograph of a sheet and classify them.
+    Cut the pictures out of photographs of a sheet and classify them.
 
     :param classifier: An undefended ART classifier, ``clip_values=(0, 1)``.
     :param defence: An ART preprocessor, or None.
-    :param photograph: The image file.
+    :param photographs: Image files, a page each.
     :param sheet: The JSON file beside the sheet.
-    :param out: Folder for the pictures as PNG files; None writes none.
-    :return: One a picture, by number.
-    :raises ValueError: If no page of the sheet is seen.
+    :param out: Folder for ``records.json``, ``report.html`` and, for each photograph, a folder of the pictures as PNG
+        files, purified ones too; None writes nothing. Nothing is written unless every photograph was read.
+    :param class_names: For the page; None takes numbers.
+    :return: One a picture, by photograph and number.
+    :raises ValueError: If there is no photograph, two have one name, or no page of the sheet is seen in one.
     """
-    from art_versatile.images import save_png
     from art_versatile.physical import read_sheet
+    from art_versatile.reports.photographed import write_photographed
 
-    pictures = read_sheet(photograph, sheet).pictures
-    images = np.stack([picture.image for picture in pictures])
-    bare = classifier.predict(images).argmax(axis=1)
-    defended = None if defence is None else classifier.predict(defence(images)[0]).argmax(axis=1)
-    for picture in pictures if out is not None else ():
-        save_png(picture.image, Path(str(out)) / f"{picture.index}.png")
-    return [
-        Seen(picture.index, picture.about, int(bare[i]), None if defended is None else int(defended[i]))
-        for i, picture in enumerate(pictures)
-    ]
+    files = [Path(file) for file in photographs]
+    if not files:
+        raise ValueError("Expected at least one photograph. Received none.")
+    if twice := sorted({file.stem for file in files if [other.stem for other in files].count(file.stem) > 1}):
+        raise ValueError(f"Expected photographs of different names. Received {twice} more than once.")
+    read = [(file, read_sheet(file, sheet)) for file in files]
+    names = [str(i) for i in range(classifier.nb_classes)] if class_names is None else class_names
+    found, rows = [], []
+    for file, page in read:
+        images = np.stack([picture.image for picture in page.pictures])
+        shown = {"photographed": images}
+        if defence is not None:
+            shown["purified"] = defence(images)[0]
+        answers = {way: classifier.predict(pictures).argmax(axis=1) for way, pictures in shown.items()}
+        for i, picture in enumerate(page.pictures):
+            label = picture.about.get("label")
+            said = {way: int(answer[i]) for way, answer in answers.items()}
+            found.append(Seen(file.name, picture.index, picture.about, said["photographed"], said.get("purified")))
+            seen = {
+                way: (shown[way][i], names[number], None if label is None else number == label)
+                for way, number in said.items()
+            }
+            true = None if label is None else names[label]
+            rows.append(
+                {"photograph": file.name, "index": picture.index, "about": picture.about, "class": true, "seen": seen}
+            )
+        if out is not None:
+            _save_pictures(Path(out) / file.stem, [picture.index for picture in page.pictures], shown)
+    if out is not None:
+        records = {
+            "format": "art-versatile photographed prints 1",
+            "photographs": {file.name: {"page": page.page, "error_mm": page.error_mm} for file, page in read},
+            "defence": None if defence is None else str(defence),
+            "records": [dataclasses.asdict(seen) for seen in found],
+        }
+        write_text_atomically(Path(out) / "records.json", json.dumps(records, indent=1) + "\n")
+        write_photographed(Path(out) / "report.html", rows)
+    return found
+
+
+def _save_pictures(folder: Path, numbers: Sequence[int], shown: Mapping[str, np.ndarray]) -> None:
+    from art_versatile.images import save_png
+
+    for way, pictures in shown.items():
+        end = "" if way == "photographed" else f"-{way}"
+        for number, picture in zip(numbers, pictures, strict=True):
+            save_png(picture, folder / f"{number}{end}.png")
 
 
 def study_printed(

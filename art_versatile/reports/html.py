@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from art_versatile.reports.lead import badges, level, tiles
 from art_versatile.reports.paper import PAPER_TABLE_2, PaperTable
 from art_versatile.reports.pictures import SMALL_SIDE, Panel, data_uri, shots, story
 from art_versatile.reports.tables import AccuracyTable, accuracy_table, tables_by_threat_model
+from art_versatile.reports.templates import render
 from art_versatile.reports.text import (
     ABSENT,
     AVERAGES,
@@ -133,18 +133,7 @@ def write_report(
         "runs": _runs(records),
         "citations": CITATIONS,
     }
-    return write_text_atomically(path, _render(context))
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup, escape
-
-    source = resources.files("art_versatile.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    # A long name may break before its bracket.
-    environment.filters["breakable"] = lambda text: escape(text).replace("(", Markup("<wbr>("))
-    return environment.from_string(source).render(context) + "\n"
+    return write_text_atomically(path, render("report.html.j2", context))
 
 
 def _is_through(table: AccuracyTable) -> bool:

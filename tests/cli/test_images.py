@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from art_versatile import VersatilePurifier
+from art_versatile.classifiers import load_classifier
 from art_versatile.images import load_image
 
 
@@ -87,12 +89,37 @@ class TestPrinted:
         about = [picture["about"] for picture in json.loads((tmp_path / "sheet.json").read_text())["pictures"]]
         assert [item["attack"] for item in about] == ["clean", "PGD", "MI-FGSM"] * 2
         assert [(item["label"], item["name"]) for item in about[::3]] == [(0, "0.png"), (1, "1.png")]
-        read = run("printed", "read", tmp_path / "sheet-1.png", tmp_path / "sheet.json", "--out", tmp_path / "cut",
-                   "--weights", weights, *facts)  # fmt: skip
+        shutil.copy(tmp_path / "sheet-1.png", tmp_path / "other.png")
+        read = run("printed", "read", tmp_path / "sheet-1.png", tmp_path / "other.png", "--sheet",
+                   tmp_path / "sheet.json", "--out", tmp_path / "cut", "--weights", weights, *facts)  # fmt: skip
         assert read.exit_code == 0, read.output
         assert "MI-FGSM" in read.output
-        assert len(list((tmp_path / "cut").glob("*.png"))) == 6
-        assert load_image(tmp_path / "cut" / "0.png").shape == (64, 64, 3)
+        for photograph in ("sheet-1", "other"):
+            assert len(list((tmp_path / "cut" / photograph).glob("*.png"))) == 12
+            assert load_image(tmp_path / "cut" / photograph / "0.png").shape == (64, 64, 3)
+        records = json.loads((tmp_path / "cut" / "records.json").read_text())
+        assert [(r["photograph"], r["index"]) for r in records["records"]] == [
+            (name, i) for name in ("sheet-1.png", "other.png") for i in range(6)
+        ]
+        # What was saved is what was classified.
+        purified = np.stack([load_image(tmp_path / "cut" / "other" / f"{i}-purified.png") for i in range(6)])
+        answers = load_classifier(str(tiny), 64).predict(purified).argmax(1)
+        assert [r["defended"] for r in records["records"][6:]] == answers.tolist()
+        page = (tmp_path / "cut" / "report.html").read_text()
+        assert page.count("<img") == 24
+        assert page.count("<h2>") == 2
+        assert "<script" not in page
+
+    def test_read_refuses(self, refuses, tmp_path):
+        (tmp_path / "sheet.json").write_text("{}")
+        Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+        (tmp_path / "b").mkdir()
+        shutil.copy(tmp_path / "a.png", tmp_path / "b" / "a.png")
+        command = ("printed", "read", tmp_path / "a.png")
+        sheet = ("--sheet", tmp_path / "sheet.json")
+        assert "--sheet" in refuses(command, "--sheet", tmp_path / "missing.json")
+        assert "Expected" in refuses(command, *sheet)
+        assert "different names" in refuses((*command, tmp_path / "b" / "a.png"), *sheet)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
