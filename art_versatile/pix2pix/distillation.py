@@ -49,7 +49,7 @@ class Distillation:
 
 def frozen_copy(generator: keras.Model) -> keras.Model:
     """
-    A generator as it is now, in float32, without the noise at its output: that is what it was trained to answer.
+    A generator as it is now, in float32, without the noise at its output, at strength 1: what it was trained to answer.
 
     :param generator: Made by :func:`art_versatile.pix2pix.build_generator`.
     :return: Another network with its weights, which are not trained.
@@ -61,7 +61,7 @@ def frozen_copy(generator: keras.Model) -> keras.Model:
             f"Expected a generator made by build_generator ({sorted(GENERATORS)}). Received {generator.name!r}."
         )
     config = generator.get_config()
-    changes = {"output_noise": 0.0} if config.get("output_noise") else {}
+    changes = {name: bare for name, bare in (("output_noise", 0.0), ("strength", 1.0)) if name in config}
     kind: Any = GENERATORS[architecture]
     with built_in_float32():
         copy = kind.from_config({**config, **changes})

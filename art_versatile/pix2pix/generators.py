@@ -20,16 +20,16 @@ from keras import layers
 
 from art_versatile._checks import check_bool, check_choice, check_integer, check_number
 from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
-from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth, mirrored
+from art_versatile.pix2pix.layers import DepthToSpace, LowPassMix, Noise, SpaceToDepth, Strength, mirrored
 from art_versatile.pix2pix.precision import follow_global_policy, seeing_pixels
 
 __all__ = [
     "GENERATORS",
     "CompactGenerator",
     "UNet256Generator",
+    "bare_in_training",
     "build_generator",
     "mirrored_up",
-    "output_noise_left_out",
     "padded_sides",
     "purified",
 ]
@@ -70,17 +70,27 @@ def purified(generator: keras.Model, images: tf.Tensor, *, training: bool = Fals
 
 
 @contextlib.contextmanager
-def output_noise_left_out(generator: keras.Model) -> Iterator[None]:
-    """With ``training=True`` a generator adds no noise to its output. What is traced inside keeps to that."""
-    found = [layer for layer in generator.layers if isinstance(layer, Noise) and layer.name == "output_z"]
-    before = [layer.drawn for layer in found]
-    for layer in found:
-        layer.drawn = False
+def bare_in_training(generator: keras.Model, *, strength: bool = False) -> Iterator[None]:
+    """
+    With ``training=True`` a generator adds no noise to its output and answers as if its strength were 1.
+
+    What is traced inside keeps to that.
+
+    :param generator: The generator.
+    :param strength: Let the strength count all the same.
+    """
+    found: list[tuple[Any, str]] = [
+        (layer, "drawn") for layer in generator.layers if isinstance(layer, Noise) and layer.name == "output_z"
+    ]
+    found += [(layer, "trained") for layer in generator.layers if isinstance(layer, Strength) and not strength]
+    before = [getattr(layer, name) for layer, name in found]
+    for layer, name in found:
+        setattr(layer, name, False)
     try:
         yield
     finally:
-        for layer, drawn in zip(found, before, strict=True):
-            layer.drawn = drawn
+        for (layer, name), value in zip(found, before, strict=True):
+            setattr(layer, name, value)
 
 
 def _check_integers(name: str, values: Sequence[int], most: int) -> tuple[int, ...]:
@@ -139,7 +149,8 @@ class CompactGenerator(keras.Model):
         were trained with it came out worse.
     :param strength: How far to go from the image towards the network's answer, and beyond it above 1: image +
         strength * (answer - image). A loss in pixels makes a network timid: it finds the direction of a perturbation
-        and removes too little of it.
+        and removes too little of it. :func:`art_versatile.training.train` leaves it out of its steps, as training goes
+        on to where the network's answer is right; with attacks inside the step it counts there too.
     :param raw_input: Show the network the image without the noise, too: it sees what it is to remove, while what it
         keeps of the image carries the noise.
     :param raw_base: Let it mix the image without the noise into the base, too: what looks untouched can be kept.
@@ -153,7 +164,7 @@ class CompactGenerator(keras.Model):
     """
 
     architecture = "compact"
-    full_precision = ("z", "base", "sum", "unpack", "farther", "back", "stronger", "output_z", "purified")
+    full_precision = ("z", "base", "sum", "unpack", "stronger", "output_z", "purified")
     # A CPU is slow in depthwise convolutions of bfloat16.
     full_precision_on_cpu = ("encoder",)
 
@@ -244,8 +255,7 @@ class CompactGenerator(keras.Model):
         base = mix(seen, gates, image) if raw_base else mix(seen, gates)
         x = DepthToSpace(factor, name="unpack")(layers.Add(name="sum")([base, x[..., : 3 * pixels]]))
         if strength != 1.0:
-            farther, back = layers.Rescaling(strength, name="farther"), layers.Rescaling(1.0 - strength, name="back")
-            x = layers.Add(name="stronger")([farther(x), back(image)])
+            x = Strength(strength, name="stronger")(image, x)
         if output_noise:
             x = Noise(output_noise, seed + 1, name="output_z")(x)
         purified = layers.ReLU(max_value=1.0, name="purified")(x)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-__all__ = ["NOISE_SIDE", "DepthToSpace", "LowPassMix", "Noise", "SpaceToDepth", "mirrored"]
+__all__ = ["NOISE_SIDE", "DepthToSpace", "LowPassMix", "Noise", "SpaceToDepth", "Strength", "mirrored"]
 
 NOISE_SIDE = 64
 """Pixels along a side of the fixed pattern of noise, which is repeated over an image."""
@@ -132,6 +132,37 @@ class Noise(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}
+
+
+@_register
+class Strength(layers.Layer):
+    """
+    From an image towards an answer, and beyond it above 1: image + strength * (answer - image).
+
+    :param strength: How far.
+
+    With the attribute ``trained`` False, the answer is left as it is with ``training=True``.
+    """
+
+    def __init__(self, strength: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.strength, self.trained = float(strength), True
+
+    def call(self, image: tf.Tensor, answer: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Of (N, H, W, 3), twice."""
+        if training and not self.trained:
+            return answer
+        return self.strength * answer + (1.0 - self.strength) * tf.cast(image, answer.dtype)
+
+    def compute_output_shape(
+        self, image_shape: Sequence[int | None], answer_shape: Sequence[int | None]
+    ) -> Sequence[int | None]:
+        """Shape of the output: the answer's."""
+        return answer_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "strength": self.strength}
 
 
 def _surrounded(image: tf.Tensor, pad: int) -> tf.Tensor:

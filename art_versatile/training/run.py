@@ -17,7 +17,7 @@ from art_versatile._checks import check_bool, check_choice, check_integer
 from art_versatile.pairs.batches import Pairs, check_crop
 from art_versatile.pix2pix import Pix2Pix
 from art_versatile.pix2pix.distillation import Distillation
-from art_versatile.pix2pix.generators import output_noise_left_out, padded_sides
+from art_versatile.pix2pix.generators import bare_in_training, padded_sides
 from art_versatile.pix2pix.model import InnerSource
 from art_versatile.pix2pix.perceptual import PerceptualLoss, RandomPerceptualLoss
 from art_versatile.pix2pix.precision import POLICIES, set_precision
@@ -301,7 +301,7 @@ class PreparedTraining:
             if done < epochs and not folder.patience_is_over and not folder.overfitted:
                 with (
                     Progress(steps, shown=settings.verbose and chief) as bar,
-                    output_noise_left_out(self.generator),
+                    bare_in_training(self.generator, strength=settings.inner is not None),
                 ):
                     model.fit(
                         data.skip(skipped) if skipped else data,

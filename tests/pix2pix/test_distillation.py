@@ -74,8 +74,8 @@ def test_without_a_weight_there_is_no_term():
 
 
 def test_frozen_copy():
-    """The same answers, but for the noise at the output; its weights stay."""
-    generator = CompactGenerator(**SIZE, output_noise=0.1, seed=3)
+    """The same answers, but for the noise at the output and the strength; its weights stay."""
+    generator = CompactGenerator(**SIZE, output_noise=0.1, strength=1.5, seed=3)
     copy = frozen_copy(generator)
     images = batch([])[0]
     quiet = CompactGenerator(**SIZE, seed=3)

@@ -13,9 +13,9 @@ from art_versatile.pix2pix.efficientnet import efficientnet_lite_model
 from art_versatile.pix2pix.generators import (
     CompactGenerator,
     UNet256Generator,
+    bare_in_training,
     build_generator,
     mirrored_up,
-    output_noise_left_out,
     padded_sides,
     purified,
 )
@@ -319,15 +319,22 @@ class TestCompact:
         x = images()
         np.testing.assert_array_equal(CompactGenerator(widths=(8,), blocks=(1,), sigmas=(0,), noise=0.0)(x), x)
 
-    def test_output_noise_left_out(self):
+    @pytest.mark.parametrize("option", [{"output_noise": 0.1}, {"strength": 1.5}])
+    def test_bare_in_training(self, option):
         """In training alone, and for as long as it is asked."""
         options = {"widths": (8, 8), "blocks": (1, 1), "noise": 0.0}
-        noisy, plain = CompactGenerator(output_noise=0.1, **options), CompactGenerator(**options)
+        changed, plain = trained(CompactGenerator(**option, **options)), trained(CompactGenerator(**options))
         x = images(2)
-        with output_noise_left_out(noisy):
-            np.testing.assert_array_equal(noisy(x, training=True), plain(x, training=True))
-            assert np.abs(noisy(x) - plain(x)).max() > 0.1
-        assert np.abs(noisy(x, training=True) - plain(x)).max() > 0.1
+        with bare_in_training(changed):
+            np.testing.assert_array_equal(changed(x, training=True), plain(x, training=True))
+            assert np.abs(changed(x) - plain(x)).max() > 0.02
+        assert np.abs(changed(x, training=True) - plain(x)).max() > 0.02
+
+    def test_the_strength_may_count_in_training(self):
+        strong = trained(CompactGenerator(**SMALL, strength=1.5))
+        x = images()
+        with bare_in_training(strong, strength=True):
+            np.testing.assert_array_equal(strong(x, training=True), strong(x))
 
     @pytest.mark.parametrize("where", [{"noise": 0.05}, {"noise": 0.0, "output_noise": 0.05}])
     def test_noise(self, where):

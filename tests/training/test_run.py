@@ -322,11 +322,12 @@ class TestGiven:
         run(process.arrays(count), None, **PLAIN, steps_per_epoch=15, schedule=LossSchedule([(1, 1.0, 1.0)]))
         assert traced == [shape]
 
-    def test_noise_at_the_output_is_left_out_of_the_steps(self):
-        """What is trained is what is without it; what comes out has it, as it was."""
+    @pytest.mark.parametrize("option", [{"output_noise": 0.3}, {"strength": 2.5}], ids=["noise", "strength"])
+    def test_noise_at_the_output_and_strength_are_left_out_of_the_steps(self, option):
+        """What is trained is what is without them; what comes out has them, as they were."""
         results = []
-        for noise in (0.0, 0.3):
-            generator = CompactGenerator(widths=(8, 8), blocks=(1, 1), noise=0.0, output_noise=noise)
+        for options in ({}, option):
+            generator = CompactGenerator(widths=(8, 8), blocks=(1, 1), noise=0.0, **options)
             held = validation()
             pairs = held.pairs
             optimizer = keras.optimizers.SGD(1e-3)
@@ -339,8 +340,14 @@ class TestGiven:
         for a, b in zip(plain.generator.get_weights(), noisy.generator.get_weights(), strict=False):
             np.testing.assert_array_equal(a, b)
         x = held.pairs.clean
-        assert np.abs(noisy.generator(x) - plain.generator(x)).mean() > 0.05
-        assert np.abs(noisy.generator(x, training=True) - noisy.generator(x)).mean() > 0.05
+        change, farther = plain.generator(x) - x, noisy.generator(x) - plain.generator(x)
+        if "strength" in option:
+            inside = (noisy.generator(x) > 0) & (noisy.generator(x) < 1) & (plain.generator(x) > 0)
+            np.testing.assert_allclose(farther[inside], 1.5 * change[inside], atol=1e-5)
+            assert np.abs(farther).mean() > 1e-3
+        else:
+            assert np.abs(farther).mean() > 0.05
+            assert np.abs(noisy.generator(x, training=True) - noisy.generator(x)).mean() > 0.05
 
     def test_a_new_encoder_is_that_of_the_weights_that_ship(self):
         generator = new_generator("compact", seed=5)
