@@ -225,12 +225,12 @@ class _Study:
                 }
             )
         )
-        known = out / "study.json"
-        if known.is_file() and json.loads(known.read_text()) != self.settings:
+        file = out / "study.json"
+        if file.is_file() and json.loads(file.read_text()) != self.settings:
             raise ValueError(
                 f"Expected the settings of the study in {out}. Received others; another folder takes them."
             )
-        write_text_atomically(known, json.dumps(self.settings, indent=1) + "\n")
+        write_text_atomically(file, json.dumps(self.settings, indent=1) + "\n")
 
     def run(self) -> list[StepRecord]:
         stores = {name: self._stores(name) for name in self.attacks}
