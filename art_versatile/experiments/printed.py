@@ -101,12 +101,14 @@ def read_printed(
     :raises ValueError: If there is no photograph, two have one name, or no page of the sheet is seen in one.
     """
     from art_versatile.physical import read_sheet
+    from art_versatile.physical.study import described
     from art_versatile.reports.photographed import write_photographed
 
     files = [Path(file) for file in photographs]
     if not files:
         raise ValueError("Expected at least one photograph. Received none.")
-    if twice := sorted({file.stem for file in files if [other.stem for other in files].count(file.stem) > 1}):
+    stems = [file.stem for file in files]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ValueError(f"Expected photographs of different names. Received {twice} more than once.")
     read = [(file, read_sheet(file, sheet)) for file in files]
     names = [str(i) for i in range(classifier.nb_classes)] if class_names is None else class_names
@@ -135,7 +137,7 @@ def read_printed(
         records = {
             "format": "art-versatile photographed prints 1",
             "photographs": {file.name: {"page": page.page, "error_mm": page.error_mm} for file, page in read},
-            "defence": None if defence is None else str(defence),
+            "defence": None if defence is None else described(defence),
             "records": [dataclasses.asdict(seen) for seen in found],
         }
         write_text_atomically(Path(out) / "records.json", json.dumps(records, indent=1) + "\n")

@@ -213,8 +213,8 @@ def printed_study(
         "images_sha256": hashlib.sha256(np.ascontiguousarray(x, "<f4").tobytes()).hexdigest(),
         "labels": y.tolist(),
         "answers": answers.tolist(),
-        "defences": {name: _described(defence) for name, defence in defences.items()},
-        "printing": {**_described(_seeded(classifier, printing)), "seed": None},
+        "defences": {name: described(defence) for name, defence in defences.items()},
+        "printing": {**described(_seeded(classifier, printing)), "seed": None},
         **{"max_iter": max_iter, "eps_step": "2.5 eps / max_iter", "random_starts": {"PGD": 1, "MI-FGSM": 0}},
         **{"draws": draws, "batch_size": batch_size, "seed": seed},
     }
@@ -372,7 +372,8 @@ def _word(*words: Any) -> int:
     return zlib.crc32(json.dumps(words).encode())
 
 
-def _described(defence: Any) -> dict[str, Any]:
+def described(defence: Any) -> dict[str, Any]:
+    """A defence's class, parameters and, where it has any, the checksum of its weights; JSON-able."""
     parameters = {name: plain_value(getattr(defence, name)) for name in getattr(defence, "params", ())}
     weights = {"fingerprint": defence.fingerprint} if hasattr(defence, "fingerprint") else {}
     return {"class": type(defence).__name__, **weights, **parameters}

@@ -101,6 +101,7 @@ class TestPrinted:
         assert [(r["photograph"], r["index"]) for r in records["records"]] == [
             (name, i) for name in ("sheet-1.png", "other.png") for i in range(6)
         ]
+        assert records["defence"]["fingerprint"] == VersatilePurifier.from_pretrained(weights).fingerprint
         # What was saved is what was classified.
         purified = np.stack([load_image(tmp_path / "cut" / "other" / f"{i}-purified.png") for i in range(6)])
         answers = load_classifier(str(tiny), 64).predict(purified).argmax(1)
